@@ -1,0 +1,82 @@
+"""Batches in a seeded order: gathered by index where the data are tensors, by a DataLoader where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lossbench.data.prepare import Split
+from lossbench.seeds import derive
+from lossbench.tasks import Batch
+
+
+class Batches:
+    """The training order: epoch e visits every example once, in an order that only the seed and e decide.
+
+    Args:
+        accumulate: how many batches make one optimizer step; the last step of an epoch may hold fewer.
+        drop_last: leave out a last batch that is not full.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        accumulate: int = 1,
+        drop_last: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        self.split, self.batch_size, self.accumulate = split, batch_size, accumulate
+        self.drop_last, self.seed, self.workers = drop_last, seed, workers
+
+    @property
+    def batches_per_epoch(self) -> int:
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return -(-self.batches_per_epoch // self.accumulate)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation of epoch `epoch` (from 0), drawn on the CPU so that every device has the same one."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+        return torch.randperm(len(self.split), generator=generator)
+
+    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
+        """One list of micro-batches per optimizer step."""
+        order = self.order(epoch)[: self.batches_per_epoch * self.batch_size]
+        step: list[Batch] = []
+        for batch in gather(self.split, order, self.batch_size, self.workers):
+            step.append(batch)
+            if len(step) == self.accumulate:
+                yield step
+                step = []
+        if step:
+            yield step
+
+
+def gather(split: Split, order: Tensor, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    """The examples of `order` in batches: `input`, `target`, `index` (the place in the split), `weight` if any."""
+    device = split.target.device
+    if isinstance(split.inputs, Tensor):
+        inputs = (split.inputs[index] for index in order.to(device).split(batch_size))
+    else:
+        loader = DataLoader(
+            split.inputs,
+            batch_sampler=[index.tolist() for index in order.split(batch_size)],
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+        inputs = (batch.to(device, non_blocking=True) for batch in loader)
+    for index, batch_input in zip(order.to(device).split(batch_size), inputs, strict=True):
+        batch = {"input": batch_input, "target": split.target[index], "index": index}
+        if split.weight is not None:
+            batch["weight"] = split.weight[index]
+        yield batch

@@ -1,0 +1,34 @@
+"""Real data sets that come with scikit-learn: no download."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lossbench.data.source import Source
+from lossbench.data.table import numeric_table
+
+
+def digits() -> Source:
+    """1,797 handwritten digits as images (1, 8, 8) of grey levels 0 to 1, ten classes (UCI, Alpaydin 1998)."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = (data.images / 16).astype(np.float32)[:, None]
+    return Source(images, data.target, "multiclass", tuple(map(str, data.target_names)))
+
+
+def breast_cancer() -> Source:
+    """569 tumours, 30 measurements, malignant (0) or benign (1) (Wisconsin diagnostic set, Wolberg et al. 1995)."""
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    table = numeric_table(data.data, data.feature_names)
+    return Source(table, data.target, "binary", tuple(map(str, data.target_names)))
+
+
+def diabetes() -> Source:
+    """442 patients, 10 measurements, the progress of diabetes after a year, 25 to 346 (Efron et al. 2004)."""
+    from sklearn.datasets import load_diabetes
+
+    data = load_diabetes(scaled=False)
+    return Source(numeric_table(data.data, data.feature_names), data.target, "regression")

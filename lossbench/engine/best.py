@@ -1,0 +1,46 @@
+"""The best weights so far, by a validation metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+Direction = Literal["min", "max"]
+
+
+class Best:
+    """Holds a copy of the weights at the best evaluation; the first of equals stays, and NaN is never best.
+
+    Args:
+        metric: the name of the validation metric.
+        direction: whether larger (`max`) or smaller (`min`) is better.
+        patience: evaluations without a better value before `exhausted`; null waits for ever.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], metric: str, direction: Direction, patience: int | None = None
+    ) -> None:
+        self.modules, self.metric, self.direction, self.patience = modules, metric, direction, patience
+        self.value, self.step, self.epoch, self.waited = float("nan"), 0, 0, 0
+        self.weights: list[dict[str, Tensor]] = []
+
+    @property
+    def exhausted(self) -> bool:
+        return self.patience is not None and self.waited >= self.patience
+
+    def update(self, step: int, epoch: int, value: float) -> bool:
+        """Take an evaluation; true if it is the best so far."""
+        better = value > self.value if self.direction == "max" else value < self.value
+        better = better or (not self.weights and value == value)
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.value, self.step, self.epoch = value, step, epoch
+            self.weights = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]
+        return better
+
+    def restore(self) -> None:
+        """Put the best weights back; where no evaluation was a number, the last ones stay."""
+        for module, weights in zip(self.modules, self.weights, strict=False):
+            module.load_state_dict(weights)

@@ -1,0 +1,50 @@
+"""The metrics of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from lossbench.data import Split, gather
+from lossbench.engine.objective import Objective, sums
+from lossbench.engine.precision import Cast
+from lossbench.tasks import Task
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, task: Task, objective: Objective, split: Split, *, batch_size: int, cast: Cast, workers: int = 0
+) -> dict[str, float]:
+    """The task's metrics over a split, and `loss`, the training loss as a mean over it.
+
+    Metrics weigh every example the same; `loss` uses the examples' own weights, as the training does. The model is in
+    evaluation mode meanwhile. The device is waited for once.
+    """
+    modes = [(module, module.training) for module in (model, objective.modules)]
+    for module, _ in modes:
+        module.eval()
+    needs: Collection[str] = dict.fromkeys((*objective.needs, *task.pair))
+    totals, kept = [], []
+    for batch in gather(split, torch.arange(len(split)), batch_size, workers):
+        with cast():
+            fields = task.forward(model, batch, needs)
+        totals.append([torch.stack(_pair(*sums(term))) for term in objective.terms(fields)])
+        kept.append({name: fields[name] for name in task.pair})
+    for module, training in modes:
+        module.train(training)
+    whole = {name: torch.cat([fields[name] for fields in kept]) for name in task.pair}
+    metrics = {"loss": _mean(totals), **task.metrics(whole)}
+    numbers = torch.stack([value.double() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, numbers, strict=True))
+
+
+def _pair(value: Tensor, weight: Tensor | int) -> tuple[Tensor, Tensor]:
+    return value.double(), torch.as_tensor(weight, dtype=torch.float64, device=value.device)
+
+
+def _mean(totals: list[list[Tensor]]) -> Tensor:
+    """Over the batches of each term, then the sum over terms."""
+    value, weight = torch.stack([torch.stack(terms) for terms in totals]).sum(0).unbind(-1)
+    return (value / weight).sum()

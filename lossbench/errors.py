@@ -1,0 +1,55 @@
+"""The errors that lossbench foresees. Each is one line on stderr and an exit code; none shows a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LossbenchError(Exception):
+    """An error whose message says what to do; `code` is the process's exit code."""
+
+    code = 1
+
+
+class ConfigError(LossbenchError):
+    """A wrong command line or config."""
+
+    code = 2
+
+
+class DataError(LossbenchError):
+    """Data that cannot be read or do not hold what they should."""
+
+    code = 3
+
+
+class Diverged(LossbenchError):
+    """The loss or a gradient stopped being finite, and the policy says to end the run."""
+
+    code = 4
+
+
+class ResourceError(LossbenchError):
+    """A device, memory, disk or directory that is not there."""
+
+    code = 6
+
+
+class SweepFailed(LossbenchError):
+    """A sweep ended and some of its jobs failed; a diverged job is a result, not a failure."""
+
+    code = 10
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the choice nearest to `word`, or an empty string where none is near."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 step`, `2 steps`, `3 batches`."""
+    if n == 1:
+        return f"{n:,} {noun}"
+    return f"{n:,} {noun}{'es' if noun.endswith(('s', 'ch', 'x')) else 's'}"

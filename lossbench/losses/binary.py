@@ -1,0 +1,53 @@
+"""Losses on 0/1 targets: one logit per example (N,), or one per label (N, K)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossbench.losses.shape import per_example
+from lossbench.losses.weights import PositiveAlpha, PositiveWeight
+
+
+def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -> Tensor:
+    """Binary cross-entropy on logits, -(w t log p + (1 - t) log(1 - p)) with p = sigmoid(logit).
+
+    Shapes: logits and targets (N,) or (N, K), targets in [0, 1]; returns (N,), the mean over an example's labels.
+    Hyperparameters: `pos_weight` w, a number, one per label, or `balanced` (negatives / positives of the training
+    split); null is 1.
+    Source: Good 1952; `torch.nn.functional.binary_cross_entropy_with_logits`.
+    """
+    weight = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)
+    return per_example(F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none"))
+
+
+def binary_focal(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma: Annotated[float, "[0, inf)"] = 2.0,
+    alpha: PositiveAlpha = 0.25,
+) -> Tensor:
+    """Focal loss on 0/1 targets, alpha_t (1 - p_t)^gamma BCE: turns down the examples the model already gets right.
+
+    Shapes: logits and targets (N,) or (N, K), targets in [0, 1]; returns (N,), the mean over an example's labels.
+    Hyperparameters: `gamma`, how strongly easy examples are turned down (0 is plain BCE); `alpha`, the weight of the
+    positives against 1 - alpha of the negatives, `balanced` (1 - share of positives), or null for none.
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; equals torchvision's `sigmoid_focal_loss`.
+    """
+    values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    # 1 - p_t as a sum of two products: nothing cancels where p_t is near 1.
+    wrong = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
+    values = values * _power(wrong, gamma)
+    if alpha is not None:
+        positive = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
+        values = values * (positive * targets + (1 - positive) * (1 - targets))
+    return per_example(values)
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """base^exponent for base >= 0, with a finite gradient at 0 also where 0 < exponent < 1."""
+    return base.clamp_min(torch.finfo(base.dtype).tiny) ** exponent

@@ -1,0 +1,1 @@
+"""Models: functions of the input's shape and the number of outputs that return an `nn.Module`."""

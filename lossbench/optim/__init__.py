@@ -1,0 +1,5 @@
+"""Optimizers are torch's own; what is ours is how their rates move."""
+
+from lossbench.optim.schedule import Schedule, SchedulerOptions
+
+__all__ = ["Schedule", "SchedulerOptions"]

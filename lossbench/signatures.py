@@ -1,0 +1,218 @@
+"""Config values against Python signatures: the one place that says what a key may hold.
+
+A function's signature is its declaration: names, types, defaults, and, through `Annotated`, the range of each
+number in interval notation, such as `Annotated[float, "[0, 1)"]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from lossbench.errors import ConfigError, did_you_mean
+
+_MISMATCH = object()
+_INTERVAL = re.compile(r"^([\[(])\s*(-?[\w.]+)\s*,\s*(-?[\w.]+)\s*([\])])$")
+_KIND = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a function or of a class's constructor, in order; `*args` and `**kwargs` left out."""
+    try:
+        found = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {k: p for k, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def required(target: Callable[..., Any]) -> list[str]:
+    """The parameters without a default: for a loss, the fields that it needs."""
+    return [k for k, p in parameters(target).items() if p.default is p.empty]
+
+
+def accepts_any(target: Callable[..., Any]) -> bool:
+    """Whether the target takes `**kwargs`, so that unknown keys cannot be refused."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+
+
+def hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations with their `Annotated` metadata; empty where they cannot be evaluated."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception:  # a foreign annotation may name what only its type checker imports
+        return {}
+
+
+def bind(
+    path: str,
+    target: Callable[..., Any],
+    given: Mapping[str, Any],
+    *,
+    filled: Collection[str] = (),
+    ranges: Mapping[str, str] | None = None,
+    owner: str | None = None,
+) -> dict[str, Any]:
+    """Check `given` against `target`'s signature and return the values converted to its types.
+
+    Args:
+        path: the config group, for the messages (`optim` gives `optim.lr`).
+        filled: parameters that the program supplies; they may be missing from `given`.
+        ranges: intervals for parameters of foreign code, by name.
+        owner: what has the options, for the message (`adamw`); the target's name by default.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, or a number out of its range.
+    """
+    known, annotated = parameters(target), hints(target)
+    for key in given:
+        if key not in known and not accepts_any(target):
+            raise ConfigError(no_option(path, key, owner or target.__name__, [k for k in known if k not in filled]))
+    missing = [k for k in required(target) if k not in given and k not in filled]
+    if missing:
+        raise ConfigError(f"{path}.{missing[0]} is required; set {path}.{missing[0]}=VALUE")
+    values = {}
+    for key, value in given.items():
+        hint = annotated.get(key, Any)
+        if ranges and key in ranges:
+            hint = Annotated[hint, ranges[key]]
+        values[key] = convert(f"{path}.{key}" if path else key, value, hint)
+    return values
+
+
+def no_option(path: str, key: str, owner: str, has: Sequence[str]) -> str:
+    """The message for a key that its owner does not have."""
+    return f"{path}: {owner} has no option '{key}'{did_you_mean(key, has)} (has: {', '.join(has) or 'none'})"
+
+
+def convert(path: str, value: Any, hint: Any) -> Any:
+    """`value` as the type that `hint` asks for; raises ConfigError with the key's path if it is none."""
+    result = _convert(value, hint)
+    if result is _MISMATCH:
+        raise ConfigError(f"{path} must be {describe(hint)}, got {_show(value)}{_near(value, hint)}")
+    _check_ranges(path, result, hint)
+    return result
+
+
+def describe(hint: Any) -> str:
+    """A type in the user's words: `a number`, `one of mean, sum`, `a whole number or null`."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return describe(get_args(hint)[0])
+    if origin is Literal:
+        return "one of " + ", ".join("null" if a is None else str(a) for a in get_args(hint))
+    if origin in (Union, types.UnionType):
+        # A tensor is nothing that a config file can hold.
+        members = [a for a in get_args(hint) if a is not type(None) and (a in _KIND or get_origin(a))]
+        words = list(dict.fromkeys(describe(a) for a in members))
+        return " or ".join(words + ["null"] * (type(None) in get_args(hint)))
+    if origin in (list, tuple, Sequence) or inspect.isclass(origin) and issubclass(origin, Sequence):
+        return f"a list ({describe(get_args(hint)[0])} each)"
+    if hint in _KIND:
+        return _KIND[hint]
+    return "a mapping" if origin in (dict, Mapping) else str(getattr(hint, "__name__", hint))
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _convert(value, args[0])
+    if origin is Literal:
+        return value if value in args and type(value) in map(type, args) else _MISMATCH
+    if origin in (Union, types.UnionType):
+        tried = (_convert(value, a) for a in args if a in _KIND or a is type(None) or get_origin(a))
+        return next((v for v in tried if v is not _MISMATCH), _MISMATCH)
+    if hint is type(None):
+        return None if value is None else _MISMATCH
+    if hint is bool:
+        return value if isinstance(value, bool) else _MISMATCH
+    if hint in (int, float):
+        return _number(value, hint)
+    if hint is str:
+        is_text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        return str(value) if is_text else _MISMATCH
+    if origin in (dict, Mapping):
+        return dict(value) if isinstance(value, Mapping) else _MISMATCH
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        return _sequence(value, origin, args)
+    return value  # a foreign type: its own constructor is the judge
+
+
+def _number(value: Any, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return _MISMATCH
+    if kind is float:
+        return float(value)
+    return int(value) if float(value).is_integer() else _MISMATCH  # 1e3 is a whole number
+
+
+def _sequence(value: Any, origin: type, args: tuple[Any, ...]) -> Any:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return _MISMATCH
+    fixed = origin is tuple and args and args[-1] is not Ellipsis
+    if fixed and len(value) != len(args):
+        return _MISMATCH
+    kinds = args if fixed else [args[0] if args else Any] * len(value)
+    items = [_convert(v, k) for v, k in zip(value, kinds, strict=True)]
+    if any(v is _MISMATCH for v in items):
+        return _MISMATCH
+    return tuple(items) if origin is tuple else items
+
+
+def _check_ranges(path: str, value: Any, hint: Any) -> None:
+    """Hold every number in `value` against the intervals written in `hint`."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        for note in notes:
+            if isinstance(note, str) and (match := _INTERVAL.match(note)):
+                for number in value if isinstance(value, (list, tuple)) else [value]:
+                    if isinstance(number, (int, float)) and not isinstance(number, bool):
+                        _check_interval(path, number, match)
+        _check_ranges(path, value, inner)
+    elif get_origin(hint) in (Union, types.UnionType):
+        for member in get_args(hint):
+            if _convert(value, member) is not _MISMATCH:
+                return _check_ranges(path, value, member)
+    elif isinstance(value, (list, tuple)) and get_args(hint):
+        for number in value:
+            _check_ranges(path, number, get_args(hint)[0])
+    return None
+
+
+def _check_interval(path: str, number: float, match: re.Match[str]) -> None:
+    left, low, high, right = match.groups()
+    lo, hi = float(low), float(high)
+    above = number >= lo if left == "[" else number > lo
+    below = number <= hi if right == "]" else number < hi
+    if above and below:
+        return
+    if math.isinf(hi) and not math.isinf(lo) and math.isfinite(number):
+        wanted = f"{'at least' if left == '[' else 'greater than'} {low}"
+    elif math.isinf(hi):
+        wanted = "a finite number" + ("" if math.isinf(lo) else f", {'at least' if left == '[' else 'above'} {low}")
+    else:
+        wanted = f"in {match.group()}"
+    raise ConfigError(f"{path} must be {wanted}, got {_show(number)}")
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _near(value: Any, hint: Any) -> str:
+    words = [a for a in _literals(hint) if isinstance(a, str)]
+    return did_you_mean(value, words) if isinstance(value, str) else ""
+
+
+def _literals(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [word for member in get_args(hint) if get_origin(member) for word in _literals(member)]

@@ -1,0 +1,12 @@
+"""Tasks: what a batch offers to a loss, and how a split is measured."""
+
+from __future__ import annotations
+
+from lossbench.tasks.base import Batch, Fields, Task
+from lossbench.tasks.binary import Binary
+from lossbench.tasks.multiclass import Multiclass
+from lossbench.tasks.regression import Regression
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Regression, Binary, Multiclass)}
+
+__all__ = ["TASKS", "Batch", "Binary", "Fields", "Multiclass", "Regression", "Task"]
