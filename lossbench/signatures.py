@@ -1,7 +1,7 @@
 """Config values against Python signatures: the one place that says what a key may hold.
 
 A function's signature is its declaration: names, types, defaults, and, through `Annotated`, the range of each
-number in interval notation, such as `Annotated[float, "[0, 1)"]`.
+number in interval notation, such as `Annotated[float, "[0, 1)"]`; any further text in it is advice for the message.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def bind(
     given: Mapping[str, Any],
     *,
     filled: Collection[str] = (),
-    ranges: Mapping[str, str] | None = None,
+    ranges: Mapping[str, tuple[str, ...]] | None = None,
     owner: str | None = None,
 ) -> dict[str, Any]:
     """Check `given` against `target`'s signature and return the values converted to its types.
 
     Args:
         path: the config group, for the messages (`optim` gives `optim.lr`).
-        filled: parameters that the program supplies; they may be missing from `given`.
-        ranges: intervals for parameters of foreign code, by name.
+        filled: parameters that the program supplies where they are missing from `given`, or null.
+        ranges: the notes of parameters of foreign code, by name: intervals, and a hint for the message.
         owner: what has the options, for the message (`adamw`); the target's name by default.
 
     Raises:
@@ -77,9 +77,12 @@ def bind(
         raise ConfigError(f"{path}.{missing[0]} is required; set {path}.{missing[0]}=VALUE")
     values = {}
     for key, value in given.items():
+        if value is None and key in filled:
+            values[key] = None
+            continue
         hint = annotated.get(key, Any)
         if ranges and key in ranges:
-            hint = Annotated[hint, ranges[key]]
+            hint = Annotated[(hint, *ranges[key])]
         values[key] = convert(f"{path}.{key}" if path else key, value, hint)
     return values
 
@@ -167,11 +170,12 @@ def _check_ranges(path: str, value: Any, hint: Any) -> None:
     """Hold every number in `value` against the intervals written in `hint`."""
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
-        for note in notes:
-            if isinstance(note, str) and (match := _INTERVAL.match(note)):
-                for number in value if isinstance(value, (list, tuple)) else [value]:
-                    if isinstance(number, (int, float)) and not isinstance(number, bool):
-                        _check_interval(path, number, match)
+        texts = [note for note in notes if isinstance(note, str)]
+        advice = "".join(f"; {text}" for text in texts if not _INTERVAL.match(text))
+        for match in filter(None, map(_INTERVAL.match, texts)):
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, (int, float)) and not isinstance(number, bool):
+                    _check_interval(path, number, match, advice)
         _check_ranges(path, value, inner)
     elif get_origin(hint) in (Union, types.UnionType):
         for member in get_args(hint):
@@ -183,7 +187,7 @@ def _check_ranges(path: str, value: Any, hint: Any) -> None:
     return None
 
 
-def _check_interval(path: str, number: float, match: re.Match[str]) -> None:
+def _check_interval(path: str, number: float, match: re.Match[str], advice: str) -> None:
     left, low, high, right = match.groups()
     lo, hi = float(low), float(high)
     above = number >= lo if left == "[" else number > lo
@@ -196,7 +200,7 @@ def _check_interval(path: str, number: float, match: re.Match[str]) -> None:
         wanted = "a finite number" + ("" if math.isinf(lo) else f", {'at least' if left == '[' else 'above'} {low}")
     else:
         wanted = f"in {match.group()}"
-    raise ConfigError(f"{path} must be {wanted}, got {_show(number)}")
+    raise ConfigError(f"{path} must be {wanted}, got {_show(number)}{advice}")
 
 
 def _show(value: Any) -> str:

@@ -40,6 +40,10 @@ class Batches:
         return full + (rest > 0 and not self.drop_last)
 
     @property
+    def examples_per_epoch(self) -> int:
+        return min(len(self.split), self.batches_per_epoch * self.batch_size)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
         return -(-self.batches_per_epoch // self.accumulate)
@@ -65,8 +69,9 @@ class Batches:
 def gather(split: Split, order: Tensor, batch_size: int, workers: int = 0) -> Iterator[Batch]:
     """The examples of `order` in batches: `input`, `target`, `index` (the place in the split), `weight` if any."""
     device = split.target.device
+    indices = order.to(device).split(batch_size)
     if isinstance(split.inputs, Tensor):
-        inputs = (split.inputs[index] for index in order.to(device).split(batch_size))
+        inputs = (split.inputs[index] for index in indices)
     else:
         loader = DataLoader(
             split.inputs,
@@ -75,7 +80,7 @@ def gather(split: Split, order: Tensor, batch_size: int, workers: int = 0) -> It
             pin_memory=device.type == "cuda",
         )
         inputs = (batch.to(device, non_blocking=True) for batch in loader)
-    for index, batch_input in zip(order.to(device).split(batch_size), inputs, strict=True):
+    for index, batch_input in zip(indices, inputs, strict=True):
         batch = {"input": batch_input, "target": split.target[index], "index": index}
         if split.weight is not None:
             batch["weight"] = split.weight[index]

@@ -53,6 +53,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.target)
 
+    def take(self, rows: Tensor) -> Split:
+        """Some of its examples, by their place in the split."""
+        at = rows.to(self.target.device)
+        inputs = self.inputs[at] if isinstance(self.inputs, Tensor) else Rowwise(self.inputs, rows.numpy())
+        weight = None if self.weight is None else self.weight[at]
+        return Split(inputs, self.target[at], weight, self.rows[rows])
+
 
 @dataclass(frozen=True)
 class Data:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lossbench.engine.record import Metrics
+
 Direction = Literal["min", "max"]
 
 
@@ -30,8 +32,9 @@ class Best:
     def exhausted(self) -> bool:
         return self.patience is not None and self.waited >= self.patience
 
-    def update(self, step: int, epoch: int, value: float) -> bool:
+    def update(self, step: int, epoch: int, metrics: Metrics) -> bool:
         """Take an evaluation; true if it is the best so far."""
+        value = metrics[self.metric]
         better = value > self.value if self.direction == "max" else value < self.value
         better = better or (not self.weights and value == value)
         self.waited = 0 if better else self.waited + 1

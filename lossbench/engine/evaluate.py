@@ -22,9 +22,9 @@ def evaluate(
     Metrics weigh every example the same; `loss` uses the examples' own weights, as the training does. The model is in
     evaluation mode meanwhile. The device is waited for once.
     """
-    modes = [(module, module.training) for module in (model, objective.modules)]
-    for module, _ in modes:
-        module.eval()
+    modes = [(m, m.training) for m in (*model.modules(), *objective.modules.modules())]
+    model.eval()
+    objective.modules.eval()
     needs: Collection[str] = dict.fromkeys((*objective.needs, *task.pair))
     totals, kept = [], []
     for batch in gather(split, torch.arange(len(split)), batch_size, workers):
@@ -33,7 +33,7 @@ def evaluate(
         totals.append([torch.stack(_pair(*sums(term))) for term in objective.terms(fields)])
         kept.append({name: fields[name] for name in task.pair})
     for module, training in modes:
-        module.train(training)
+        module.training = training
     whole = {name: torch.cat([fields[name] for fields in kept]) for name in task.pair}
     metrics = {"loss": _mean(totals), **task.metrics(whole)}
     numbers = torch.stack([value.double() for value in metrics.values()]).tolist()

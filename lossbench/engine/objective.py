@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from lossbench.errors import ConfigError
 from lossbench.tasks import Fields
 
 Values = Tensor | tuple[Tensor, Tensor]
@@ -53,6 +54,8 @@ class Objective:
             result = part.function(*(fields[name] for name in part.needs))
             values, weights = result if isinstance(result, tuple) else (result, None)
             if "weight" in fields:
+                if values.dim() == 0:
+                    raise ConfigError(f"loss '{part.name}' gives a scalar, and dataset.weight needs a value per example")
                 values = values * fields["weight"]
                 weights = fields["weight"] if weights is None else weights * fields["weight"]
             terms.append(Term(part.name, part.coefficient, values, weights))

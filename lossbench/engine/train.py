@@ -60,16 +60,16 @@ def train(
             recorder.push(step, epoch, lr, player.step(micro_batches))
             out_of_time = length.max_time is not None and time.perf_counter() - started >= length.max_time
             last = step == length.steps or out_of_time
-            if player.guard.urgent or recorder.due() or last:
+            evaluation = last or step % length.eval_every == 0
+            if evaluation or recorder.due() or player.guard.urgent:
                 player.guard.review(recorder.flush())
-            if step % length.eval_every == 0 or last:
+            if evaluation:
                 metrics = evaluate()
                 recorder.evaluated(step, epoch, metrics)
-                best.update(step, epoch, metrics["val"][best.metric])
+                best.update(step, epoch, metrics["val"])
                 for schedule in player.schedules:
                     schedule.evaluated(metrics["val"])
-                last = last or best.exhausted
-            if last:
+            if last or best.exhausted:
                 reason: Reason = "length" if step == length.steps else "max_time" if out_of_time else "early_stop"
                 return Outcome(step, epoch, time.perf_counter() - started, reason)
     raise AssertionError("unreachable")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, ReduceLROnPlateau
 
 from lossbench.errors import ConfigError
 
@@ -39,6 +39,8 @@ class Schedule:
         main: builds torch's schedule, given the number of its moves left for it and the optimizer.
         total_steps: optimizer steps of the whole run.
         steps_per_epoch: optimizer steps of an epoch.
+        evaluations: of the whole run.
+        metric: the validation metric that a plateau schedule follows, unless the options name one.
     """
 
     def __init__(
@@ -49,17 +51,20 @@ class Schedule:
         *,
         total_steps: int,
         steps_per_epoch: int,
+        evaluations: int = 0,
+        metric: str = "loss",
     ) -> None:
         self.optimizer, self.interval, self.steps_per_epoch = optimizer, options.interval, steps_per_epoch
+        self.metric = options.metric or metric
         self.warmup = warmup_steps(options.warmup, total_steps)
         self.warmup_from = options.warmup_from
         left = total_steps - self.warmup
-        moves = left if options.interval == "step" else -(-left // steps_per_epoch)
-        self.main = main(optimizer, moves)
+        by_interval = {"step": left, "epoch": -(-left // steps_per_epoch), "evaluation": evaluations}
+        self.main = main(optimizer, by_interval[options.interval])
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.taken = 0
         # A schedule that never moves costs nothing in the step.
-        self.moves_by_step = options.interval == "step" and not _is_constant(self.main)
+        self.moves_by_step = options.interval == "step" and not isinstance(self.main, ConstantLR)
         self._warm()
 
     def step(self) -> None:
@@ -72,10 +77,14 @@ class Schedule:
         elif self.interval == "epoch" and (self.taken - self.warmup) % self.steps_per_epoch == 0:
             self.main.step()
 
-    def evaluated(self, value: float) -> None:
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
         """After an evaluation: a plateau schedule looks at the metric it follows."""
-        if isinstance(self.main, ReduceLROnPlateau) and self.taken > self.warmup:
-            self.main.step(value)
+        if self.interval != "evaluation" or self.taken < self.warmup:
+            return
+        if isinstance(self.main, ReduceLROnPlateau):
+            self.main.step(metrics[self.metric])
+        else:
+            self.main.step()
 
     def _warm(self) -> None:
         if self.taken > self.warmup or not self.warmup:
@@ -101,20 +110,20 @@ def warmup_steps(warmup: float, total_steps: int) -> int:
     return steps
 
 
-def fill_lengths(values: Mapping[str, Any], length: int, rate: float) -> dict[str, Any]:
-    """A torch schedule's arguments, with null standing for the run's own length and rate.
+def fill_lengths(
+    values: Mapping[str, Any], required: Collection[str], length: int, rate: float
+) -> dict[str, Any]:
+    """A torch schedule's arguments, with null (or a required one's absence) standing for the run's length and rate.
 
     Raises:
         ConfigError: a one-cycle that ends before the run does.
     """
     defaults = {"T_max": length, "total_steps": length, "total_iters": length, "max_lr": rate}
     filled = {k: defaults[k] if v is None and k in defaults else v for k, v in values.items()}
+    filled |= {k: v for k, v in defaults.items() if k in required and k not in filled}
     if filled.get("total_steps") is not None and filled["total_steps"] < length:
         raise ConfigError(
             f"scheduler.total_steps={filled['total_steps']} is shorter than the run ({length}); null takes its length"
         )
     return filled
 
-
-def _is_constant(schedule: LRScheduler) -> bool:
-    return getattr(schedule, "factor", None) == 1.0 and hasattr(schedule, "total_iters")

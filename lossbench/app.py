@@ -1,0 +1,166 @@
+"""`lossbench train`: Hydra composes the config, we check it, run it, and say in one line what was wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lossbench import catalog
+from lossbench.errors import ConfigError, Diverged, LossbenchError
+
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+_MAYBE_VALUE = ("--info", "-i")
+
+
+class Refused(BaseException):
+    """Carries an error out of a Hydra callback: Hydra turns a callback's Exceptions into warnings."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+# Hydra has no other way from its callback, which runs before the run's directory exists, to the job.
+_prepared: list[Any] = []
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Run `lossbench train ARGUMENTS`.
+
+    Raises:
+        LossbenchError: the run's or the sweep's end, where it is not a good one.
+    """
+    import hydra
+
+    flags, overrides = split_flags(arguments)
+    _check_config_dir(flags)
+    register_resolvers()
+    sys.path.append(os.getcwd())  # a user's own loss.py is importable from where they stand
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
+    sys.argv = [sys.argv[0], *flags, *overrides]
+    _prepared.clear()
+    try:
+        hydra.main(config_path=str(catalog.conf_dir()), config_name="config", version_base="1.3")(job)()
+    except Refused as refused:
+        raise refused.error from None
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags, which it wants first, and the overrides, in the order given."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        takes = word in _WITH_VALUE or (word in _MAYBE_VALUE and rest and "=" not in rest[0])
+        if takes and rest and not rest[0].startswith("-"):
+            flags.append(rest.pop(0))
+    return flags, overrides
+
+
+def job(cfg: DictConfig) -> dict[str, Any]:
+    """What Hydra calls, once for a run and once for each job of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra_cfg = HydraConfig.get()
+    overrides, path = list(hydra_cfg.overrides.task), Path(hydra_cfg.runtime.output_dir)
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        return _sweep_job(cfg, dict(hydra_cfg.runtime.choices), path, overrides)
+    from lossbench.observe.screen import say, show_summary
+    from lossbench.run import execute
+
+    run = _prepared.pop()
+    for note in run.notes:
+        say(note)
+    shown = os.path.relpath(path)
+    try:
+        summary = execute(run, path, overrides)
+    except KeyboardInterrupt:
+        say(f"interrupted; what was recorded is in {shown}")
+        raise
+    show_summary(summary, shown, run.config.root.output_root)
+    if summary["status"] == "diverged":
+        raise Diverged(f"{summary['error']} ({shown})")
+    return summary
+
+
+def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: list[str]) -> dict[str, Any]:
+    """A job of a sweep: what goes wrong in it is a row of the table, and the others run."""
+    from lossbench.build import build
+    from lossbench.config import check
+    from lossbench.observe.screen import say
+    from lossbench.run import execute
+
+    settings = dict(o.split("=", 1) for o in overrides if "=" in o)
+    try:
+        row = execute(build(check(cfg, choices)), path, overrides, transient=True)
+    except LossbenchError as error:
+        row = {"status": "failed", "metrics": {}, "error": str(error)}
+        _leave_empty(path)
+    outcome = row.get("error") or f"val {row['best']['metric']} {row['best']['value']:.4g}, {row['seconds']:.1f} s"
+    say(f"{path.name}: {row['status']}; {outcome}")
+    return {**row, "settings": settings, "directory": str(path)}
+
+
+def _leave_empty(path: Path) -> None:
+    """Take away the directory that Hydra made for a job that never began."""
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def before_run(config: DictConfig) -> None:
+    """Hydra's callback of a single run: check and build everything before a directory is made."""
+    from lossbench.build import build
+    from lossbench.config import check
+
+    try:
+        cfg = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        _prepared.append(build(check(cfg, dict(config.hydra.runtime.choices))))
+    except Exception as error:
+        raise Refused(error) from error
+
+
+def register_resolvers() -> None:
+    """The resolvers that conf/config.yaml names directories with."""
+    from lossbench.config import run_name
+
+    def stamp() -> str:
+        return f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
+
+    def name(given: str | None, choices: Any) -> str:
+        return run_name(given, choices) if isinstance(choices, DictConfig) else run_name(given or choices, {})
+
+    def job_name(number: Any, overrides: str | None) -> str:
+        return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", f"{number}-{overrides or 'defaults'}")[:100]
+
+    OmegaConf.register_new_resolver("lossbench_stamp", stamp, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("lossbench_name", name, replace=True)
+    OmegaConf.register_new_resolver("lossbench_job", job_name, replace=True)
+
+
+def _check_config_dir(flags: Sequence[str]) -> None:
+    """Refuse a user's config directory that is not there, or whose options Hydra would pass over in silence."""
+    for flag, value in zip(flags, flags[1:], strict=False):
+        if flag not in ("--config-dir", "-cd"):
+            continue
+        directory = Path(value)
+        if not directory.is_dir():
+            raise ConfigError(f"--config-dir: there is no directory '{value}'")
+        for group in catalog.GROUPS:
+            for path in sorted((directory / group).glob("*.y*ml")):
+                if path.suffix == ".yml":
+                    raise ConfigError(f"{path} must end in .yaml")
+                if path.stem in catalog.names(group):
+                    raise ConfigError(f"{path} has the name of our own {group}={path.stem}; give it another name")

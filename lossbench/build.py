@@ -1,0 +1,382 @@
+"""From a checked config to a run that is ready to train. The only module that instantiates from the config."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossbench.config import Call, Config, by_class, fitting_loss
+from lossbench.data import Batches, Data, Source, Split, gather, prepare
+from lossbench.engine import (
+    Best,
+    Clip,
+    Guard,
+    Length,
+    LossScale,
+    Metrics,
+    Objective,
+    Part,
+    Player,
+    autocast,
+    choose_gate,
+    evaluate,
+    reduce,
+)
+from lossbench.engine.precision import PrecisionName
+from lossbench.errors import ConfigError, DataError, LossbenchError, ResourceError, did_you_mean
+from lossbench.optim import Schedule
+from lossbench.optim.schedule import fill_lengths
+from lossbench.seeds import derive
+from lossbench.signatures import parameters, required
+
+EVALUATED_TRAIN = 10_000  # rows of the training split that an evaluation looks at, at the most
+EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a training needs, built and tried on one batch."""
+
+    config: Config
+    data: Data
+    player: Player
+    batches: Batches
+    length: Length
+    best: Best
+    device: torch.device
+    precision: PrecisionName
+    notes: tuple[str, ...]
+
+    def evaluate(self, split: Split) -> Metrics:
+        """The metrics of a whole split with the current weights."""
+        p, batch = self.player, max(EVALUATION_BATCH, self.batches.batch_size)
+        workers = self.batches.workers
+        return evaluate(p.model, p.task, p.objective, split, batch_size=batch, cast=p.cast, workers=workers)
+
+    def evaluation(self) -> Mapping[str, Metrics]:
+        """What is measured during the training: some training rows, and the validation split."""
+        return {"train": self.evaluate(_head(self.data.train)), "val": self.evaluate(self.data.val)}
+
+
+def build(config: Config) -> Run:
+    """Load the data, build model, loss, optimizer and schedule, and try them on a few examples.
+
+    Sets torch's global random state from the seed: the same seed gives the same split, initial weights and batch
+    order, whatever the loss, the optimizer or the schedule.
+
+    Raises:
+        ConfigError, DataError, ResourceError: what cannot be trained, before anything is written.
+    """
+    options, seed = config.trainer, config.root.seed
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    set_determinism(options.deterministic)
+    data = prepare(_load(config.dataset), config.dataset_options, config.split, seed, device)
+    batches = Batches(
+        data.train,
+        batch_size=options.batch_size,
+        accumulate=options.accumulate,
+        drop_last=options.drop_last,
+        seed=seed,
+        workers=config.dataset_options.workers,
+    )
+    _check_batches(batches)
+    torch.manual_seed(derive(seed, "weights"))
+    model = _model(config.model, data).to(device)
+    objective = _objective(config, data, device)
+    cast = autocast(precision, device)
+    _probe(config, model, objective, data, cast)
+    if options.compile:
+        model.compile()
+    trained = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
+    optimizer = _optimizer(config.optim, trained)
+    length = _length(config, batches)
+    monitor = _monitor(config, data)
+    scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
+    player = Player(
+        model=model,
+        task=data.task,
+        objective=objective,
+        parameters=trained,
+        optimizers=[optimizer],
+        schedules=[_schedule(config, optimizer, length, batches, monitor, data)],
+        guard=Guard(
+            options.nonfinite,
+            choose_gate(options.nonfinite, device, scale, [optimizer]),
+            [optimizer],
+            scale,
+            [model, objective.modules],
+            max_skips=options.max_skips,
+            device=device,
+        ),
+        scale=scale,
+        cast=cast,
+        clip=Clip(options.clip_norm, options.clip_value),
+    )
+    best = Best([model, objective.modules], monitor, _direction(data, monitor), options.early_stop)
+    notes = data.notes
+    if precision == "fp16" and device.type == "cpu":
+        notes = (*notes, "fp16 on the CPU works, and is slow: bf16 or fp32 are faster here")
+    torch.manual_seed(derive(seed, "training"))  # dropout and the like: the same for every loss and model
+    return Run(config, data, player, batches, length, best, device, precision, notes)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is one.
+
+    Raises:
+        ResourceError: the machine has no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        found = f"{count} CUDA device" + ("s" if count != 1 else "")
+        raise ResourceError(f"trainer.device={name}: this machine has {found}; use trainer.device=auto or cpu")
+    return torch.device("cuda", index)
+
+
+def pick_precision(name: str, device: torch.device) -> PrecisionName:
+    """`auto` is bf16 on a CUDA device that has it, else fp32.
+
+    Raises:
+        ResourceError: bf16 on a CUDA device that does not have it.
+    """
+    native = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and native else "fp32"
+    if name == "bf16" and not native:
+        raise ResourceError(f"{torch.cuda.get_device_name(device)} has no bf16; use trainer.precision=fp16")
+    return name  # type: ignore[return-value]
+
+
+def set_determinism(on: bool) -> None:
+    """Deterministic kernels only, or torch's defaults again."""
+    import os
+
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.deterministic = on
+    torch.backends.cudnn.benchmark = False
+
+
+def _load(dataset: Call) -> Source:
+    source = dataset.target(**dataset.values)
+    if not isinstance(source, Source):
+        raise ConfigError(
+            f"dataset '{dataset.name}' must return a lossbench.data.Source, got {type(source).__name__}"
+        )
+    return source
+
+
+def _model(model: Call, data: Data) -> nn.Module:
+    known = parameters(model.target)
+    shapes = {"input_shape": data.input_shape, "outputs": data.task.outputs}
+    built = _try("model", model, {k: v for k, v in shapes.items() if k in known and model.values.get(k) is None})
+    if not isinstance(built, nn.Module):
+        raise ConfigError(f"model '{model.name}' must be a torch.nn.Module, got {type(built).__name__}")
+    return built
+
+
+def _objective(config: Config, data: Data, device: torch.device) -> Objective:
+    """The loss with its hyperparameters bound; words such as `balanced` become what the training labels say."""
+    loss, needs = fitting_loss(config, type(data.task))
+    values = dict(loss.values)
+    classes = data.task.outputs
+    for key, word in by_class(loss).items():
+        if values.get(key) == "balanced":
+            values[key] = word.compute(data.train.target, classes).to(device)
+        elif isinstance(values.get(key), list):
+            if len(values[key]) != classes:
+                raise ConfigError(f"loss.{key} has {len(values[key])} numbers, and there are {classes} classes")
+            values[key] = torch.tensor(values[key], device=device)
+    if isinstance(loss.target, type):
+        filled = {"num_classes": classes} if "num_classes" in parameters(loss.target) else {}
+        function = _try("loss", Call(loss.name, loss.target, values), filled).to(device)
+    else:
+        function = functools.partial(loss.target, **values)
+    return Objective([Part(loss.name, 1.0, function, needs)], config.trainer.reduction)
+
+
+def _optimizer(optim: Call, trained: list[nn.Parameter]) -> Optimizer:
+    """The optimizer, in its fused form where torch has one."""
+    fused = {"fused": True} if "fused" in parameters(optim.target) and "fused" not in optim.values else {}
+    return _try("optim", optim, {"params": trained, **fused})  # type: ignore[no-any-return]
+
+
+def _schedule(
+    config: Config, optimizer: Optimizer, length: Length, batches: Batches, monitor: str, data: Data
+) -> Schedule:
+    call, options = config.scheduler, config.scheduler_options
+    metric = options.metric or monitor
+    direction = _direction(data, metric, "scheduler.metric")
+
+    def main(optimizer: Optimizer, moves: int) -> Any:
+        known = parameters(call.target)
+        values = fill_lengths(call.values, required(call.target), moves, optimizer.param_groups[0]["lr"])
+        mode = {"mode": direction} if "mode" in known and "mode" not in values else {}
+        cycles = values.get("cycle_momentum") and not {"momentum", "betas"} & optimizer.defaults.keys()
+        if cycles:
+            values["cycle_momentum"] = False  # the optimizer has none to cycle
+        return _try("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
+
+    return Schedule(
+        optimizer,
+        main,
+        options,
+        total_steps=length.steps,
+        steps_per_epoch=batches.steps_per_epoch,
+        evaluations=-(-length.steps // length.eval_every),
+        metric=metric,
+    )
+
+
+def _try(group: str, call: Call, filled: Mapping[str, Any]) -> Any:
+    """Call a target; what its own constructor refuses is the user's to mend."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call.target(**{**call.values, **filled})
+    except LossbenchError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{group} '{call.name}': {_first_line(error)}") from error
+
+
+def _length(config: Config, batches: Batches) -> Length:
+    options = config.trainer
+    per_epoch = batches.steps_per_epoch
+    steps = options.steps or options.epochs * per_epoch
+    every = per_epoch if options.eval_every == "epoch" else int(options.eval_every)
+    return Length(steps, every, options.max_time)
+
+
+def _monitor(config: Config, data: Data) -> str:
+    """The validation metric that chooses the best weights: the task's first, unless one is named."""
+    name = config.trainer.monitor or next(iter(data.task.directions))
+    _direction(data, name)
+    return name
+
+
+def _direction(data: Data, metric: str, key: str = "trainer.monitor") -> Any:
+    directions = {"loss": "min", **data.task.directions}
+    if metric not in directions:
+        raise ConfigError(
+            f"{key}: task {data.task.name} has no metric '{metric}'{did_you_mean(metric, directions)} "
+            f"(has: {', '.join(directions)})"
+        )
+    return directions[metric]
+
+
+def _check_batches(batches: Batches) -> None:
+    rows, size = len(batches.split), batches.batch_size
+    if batches.batches_per_epoch == 0:
+        raise ConfigError(
+            f"trainer.batch_size={size} is larger than the {rows} training rows, and trainer.drop_last=true "
+            "leaves 0 steps; lower the batch size"
+        )
+    if batches.accumulate > batches.batches_per_epoch:
+        raise ConfigError(
+            f"trainer.accumulate={batches.accumulate} is more than the {batches.batches_per_epoch} batches of an epoch"
+        )
+
+
+def _probe(config: Config, model: nn.Module, objective: Objective, data: Data, cast: Callable[..., Any]) -> None:
+    """Run a few training examples forward, to refuse what does not fit together before anything is written.
+
+    Leaves random state, buffers and gradients as they were.
+    """
+    task, name = data.task, config.losses[0].name
+    batch = next(gather(data.train, torch.arange(min(4, len(data.train))), 4))
+    n = len(batch["index"])
+    _check_inputs(batch["input"])
+    with torch.random.fork_rng(enabled=True, devices=[d for d in [batch["input"].device.index] if d is not None]):
+        buffers = [(b, b.clone()) for m in (model, objective.modules) for b in m.buffers()]
+        model.eval()
+        try:
+            with cast():
+                output = model(batch["input"])
+        except Exception as error:
+            shape = tuple(batch["input"].shape)
+            raise ConfigError(
+                f"model '{config.model.name}' cannot take inputs of shape {shape}: {_first_line(error)}"
+            ) from error
+        if tuple(output.shape) != (n, task.outputs):
+            raise ConfigError(
+                f"model '{config.model.name}' gives shape {tuple(output.shape)} for {n} examples; "
+                f"dataset '{config.dataset.name}' needs ({n}, {task.outputs})"
+            )
+        try:
+            fields = task.forward(lambda _: output, batch, objective.needs)
+            terms = objective.terms(fields)
+            total = reduce(terms, objective.reduction)
+        except LossbenchError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"loss '{name}': {_first_line(error)}") from error
+        for term in terms:
+            _check_values(name, term.values, n, config)
+        inputs = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
+        moved = total.requires_grad and any(
+            g is not None for g in torch.autograd.grad(total, inputs, allow_unused=True)
+        )
+        if not moved:
+            raise ConfigError(f"loss '{name}' does not depend on the model's parameters: nothing would be learned")
+        model.train()
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    _check_batch_norm(config, model, data)
+
+
+def _check_inputs(inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        raise DataError(f"inputs must be floating point, got {inputs.dtype}; divide images by 255 first")
+
+
+def _check_values(name: str, values: Tensor, n: int, config: Config) -> None:
+    if values.dim() == 0:
+        if config.trainer.accumulate > 1:
+            raise ConfigError(f"loss '{name}' gives a scalar, and trainer.accumulate needs a value per example")
+    elif tuple(values.shape) != (n,):
+        raise ConfigError(
+            f"loss '{name}' gives values of shape {tuple(values.shape)} for {n} examples; "
+            f"it must give one per example, ({n},), or a scalar"
+        )
+
+
+def _check_batch_norm(config: Config, model: nn.Module, data: Data) -> None:
+    """BatchNorm has no variance to divide by in a batch of one example."""
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        return
+    size, rows = config.trainer.batch_size, len(data.train)
+    if size == 1:
+        raise ConfigError("trainer.batch_size=1 leaves BatchNorm nothing to average; use at least 2")
+    if rows % size == 1 and not config.trainer.drop_last:
+        raise ConfigError(
+            f"{rows} training rows in batches of {size} leave a last batch of 1 example, which BatchNorm cannot take; "
+            "set trainer.drop_last=true or another trainer.batch_size"
+        )
+
+
+def _head(split: Split) -> Split:
+    """The first rows of a split: rows are in the source's order, and so a fixed sample of it."""
+    if len(split) <= EVALUATED_TRAIN:
+        return split
+    chosen = torch.linspace(0, len(split) - 1, EVALUATED_TRAIN).long()
+    return split.take(chosen)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

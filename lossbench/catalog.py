@@ -1,0 +1,93 @@
+"""The options of each config group, read from the YAML files alone: neither torch nor Hydra is imported here.
+
+An option's card is the comment at the head of its file: a one-line summary, a `# tasks:` line, and more text below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lossbench.errors import ConfigError, did_you_mean
+
+GROUPS = ("dataset", "model", "loss", "optim", "scheduler", "trainer", "experiment")
+LISTS = {
+    "losses": "loss",
+    "datasets": "dataset",
+    "models": "model",
+    "optims": "optim",
+    "schedulers": "scheduler",
+    "experiments": "experiment",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an option's file says of itself."""
+
+    group: str
+    name: str
+    path: Path
+    summary: str
+    tasks: str
+    text: str  # the comment below the summary and the tasks
+    body: str  # the file below its head comment
+
+    @property
+    def fits(self) -> list[str]:
+        """The tasks that it names."""
+        return re.findall(r"[a-z_]+", self.tasks.split("(")[0])
+
+
+def conf_dir() -> Path:
+    """The directory of our config files: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def names(group: str) -> list[str]:
+    """The options of a group, sorted."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def cards(group: str) -> list[Card]:
+    """The cards of a group's options, sorted by name."""
+    return [card(group, name) for name in names(group)]
+
+
+def card(group: str, name: str) -> Card:
+    """One option's card.
+
+    Raises:
+        ConfigError: there is no such group or option.
+    """
+    if group not in GROUPS:
+        raise ConfigError(f"unknown group '{group}'{did_you_mean(group, GROUPS)} (groups: {', '.join(GROUPS)})")
+    path = conf_dir() / group / f"{name}.yaml"
+    if name not in names(group):
+        raise ConfigError(unknown_option(group, name, names(group)))
+    return read_card(group, path)
+
+
+def read_card(group: str, path: Path) -> Card:
+    """The card of any option's file, a user's own too."""
+    lines = path.read_text().splitlines()
+    head = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    comments = [line[1:].removeprefix(" ") for line in lines[:head] if not line.startswith("# @")]
+    tasks = next((line.removeprefix("tasks:").strip() for line in comments if line.startswith("tasks:")), "-")
+    summary, *rest = [line for line in comments if not line.startswith("tasks:")] or ["-"]
+    return Card(group, path.stem, path, summary, tasks, "\n".join(rest).strip(), "\n".join(lines[head:]))
+
+
+def unknown_option(group: str, name: str, choices: Iterable[str]) -> str:
+    """The message for an option that is not there."""
+    plural = next((k for k, v in LISTS.items() if v == group), group)
+    return f"unknown {group} '{name}'{did_you_mean(name, choices)} (`lossbench list {plural}`)"
+
+
+def losses_for(task: str) -> list[str]:
+    """The losses that fit a task."""
+    return [c.name for c in cards("loss") if task in c.fits]

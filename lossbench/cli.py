@@ -1,0 +1,114 @@
+"""The command line. Heavy imports stay inside the sub-commands: `--help` and `list` need neither torch nor Hydra."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from lossbench import __version__
+from lossbench.errors import ConfigError, LossbenchError, did_you_mean
+
+USAGE = """\
+lossbench: which loss, optimizer or schedule is better, by how much, and is the difference real.
+
+  lossbench train [KEY=VALUE ...]     train one combination; with -m, a sweep over many (--help for more)
+  lossbench list [WHAT]               losses, datasets, models, optims, schedulers or experiments
+  lossbench show GROUP=NAME           the card of one option, such as loss=focal
+  lossbench completion bash|zsh|fish  a script that completes commands and options: eval "$(lossbench completion bash)"
+  lossbench --version
+
+Examples:
+  lossbench train loss=focal optim=adamw
+  lossbench train dataset=diabetes loss=huber loss.delta=0.5
+  lossbench train -m loss=cross_entropy,focal,label_smoothing 'seed=range(0,3)'
+  tensorboard --logdir outputs
+
+Any command takes --debug, which shows the traceback of an error.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 2 usage or config, 3 data, 4 diverged, 6 resource, 10 sweep, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        _run(words)
+    except KeyboardInterrupt:
+        _exit(130)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if debug:
+            raise
+        _exit(_report(error, words))
+
+
+def _run(words: list[str]) -> None:
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "list": _list,
+        "show": _show,
+        "completion": _completion,
+    }
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(USAGE, end="")
+    elif words[0] in ("--version", "-V"):
+        print(f"lossbench {__version__}")
+    elif words[0] in commands:
+        commands[words[0]](words[1:])
+    else:
+        hint = f"; did you mean 'lossbench train {words[0]}'?" if "=" in words[0] else did_you_mean(words[0], commands)
+        raise ConfigError(f"unknown command '{words[0]}'{hint} (lossbench --help)")
+
+
+def _train(words: list[str]) -> None:
+    from lossbench.app import train
+
+    train(words)
+
+
+def _list(words: list[str]) -> None:
+    from lossbench.listing import show_list
+
+    show_list(words)
+
+
+def _show(words: list[str]) -> None:
+    from lossbench.listing import show_card
+
+    show_card(words)
+
+
+def _completion(words: list[str]) -> None:
+    from lossbench.completion import complete
+
+    complete(words)
+
+
+def _report(error: BaseException, words: Sequence[str]) -> int:
+    """Say in one line what went wrong; the exit code."""
+    found: LossbenchError | None = error if isinstance(error, LossbenchError) else None
+    if found is None and "hydra" in sys.modules:
+        from lossbench.hydra_errors import translate
+
+        found = translate(error, words)
+    if found is None and isinstance(error, OSError):
+        place = f" '{error.filename}'" if error.filename else ""
+        text, code = f"{error.strerror or error}{place}", 6
+    elif found is None:
+        text, code = f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1
+    else:
+        text, code = str(found), found.code
+    sys.stderr.write("lossbench: error: " + " ".join(text.split()) + "\n")
+    return code
+
+
+def _exit(code: int) -> None:
+    """Leave with the exit code; a reader that closed our output early is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,114 @@
+"""Hydra's, OmegaConf's and YAML's exceptions as one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from lossbench import catalog
+from lossbench.errors import ConfigError, LossbenchError, did_you_mean
+
+_NO_KEY = re.compile(r"Could not override '([^']+)'")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^=']+)=(.*)'\n")
+
+
+def translate(error: BaseException, arguments: Sequence[str]) -> LossbenchError | None:
+    """The error of ours that says what a foreign one means; None where it is not about the user's input."""
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, LossbenchError):
+            return link
+    for link in chain:
+        if isinstance(link, yaml.MarkedYAMLError):
+            return ConfigError(_broken_yaml(link))
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file is not None:
+            return ConfigError(_missing_option(link))
+        if isinstance(link, OverrideParseException):
+            return ConfigError(_unreadable(link.override))
+        if match := _NO_KEY.search(str(link)):
+            return ConfigError(_no_key(match.group(1), arguments))
+        if match := _AMBIGUOUS.search(str(link)):
+            count = match.group(2).count(",") + 1
+            return ConfigError(
+                f"{match.group(1)} has {count} values; add -m to sweep over them, or quote them as one: "
+                f"\"{match.group(1)}='{match.group(2)}'\""
+            )
+        if isinstance(link, RecursionError):
+            return ConfigError("the config refers to itself: an interpolation loop")
+    if isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
+        return ConfigError(" ".join(str(error).split("\n")[0].split()))
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in found:
+        found.append(link)
+        link = link.__cause__ or link.__context__
+    return found
+
+
+def _broken_yaml(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    where = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+    return f"{where}not valid YAML ({error.problem})"
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if group in catalog.GROUPS:
+        return catalog.unknown_option(group, name, error.options or ())
+    return f"there is no config '{error.missing_cfg_file}'{did_you_mean(name, error.options or ())}"
+
+
+def _unreadable(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        near = did_you_mean(key, catalog.GROUPS)
+        return f"'{override}' is not a setting; write key=value{near}"
+    if not value:
+        return f"{key} has no value; write {key}=VALUE, or {key}=null"
+    return f"{key}: cannot read '{value}'; quote it: \"{key}='{value}'\""
+
+
+def _no_key(key: str, arguments: Sequence[str]) -> str:
+    """A key that the composed config does not have; for a group's option, what the option has."""
+    group, _, rest = key.partition(".")
+    known = _keys(arguments)
+    if group in catalog.GROUPS and rest:
+        chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{group}=")), None)
+        has = sorted(k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and k != f"{group}._target_")
+        near = did_you_mean(key, known)
+        if near or chosen is None:
+            return f"no key '{key}'{near} (has: {', '.join(has)})"
+        return f"{chosen} has no option '{rest}' (has: {', '.join(has)})"
+    return f"no key '{key}'{did_you_mean(key, known)}"
+
+
+def _keys(arguments: Sequence[str]) -> list[str]:
+    """Every key of the config that the group choices among the arguments give."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig
+
+    choices = [a for a in arguments if a.partition("=")[0] in catalog.GROUPS and "," not in a]
+
+    def walk(node: DictConfig, prefix: str) -> list[str]:
+        found = []
+        for name in node:
+            found.append(f"{prefix}{name}")
+            child = node._get_node(name)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                found += walk(child, f"{prefix}{name}.")
+        return found
+
+    try:
+        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+            return walk(compose("config", overrides=choices), "")
+    except Exception:  # a second mistake among the choices: the message goes without suggestions
+        return []

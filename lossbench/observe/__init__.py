@@ -1,0 +1,1 @@
+"""Observers: they get rows after the fact, and cannot change the training."""

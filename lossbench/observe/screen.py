@@ -1,0 +1,132 @@
+"""What the user sees: a progress bar (plain lines where the output is no terminal), and the tables at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lossbench.engine.record import Metrics, StepRow
+
+console = Console(highlight=False)
+
+LINE_EVERY = 1.0  # seconds between plain lines
+
+
+class Screen:
+    """The progress of one run: epoch, step, loss, rate, examples per second, and the monitored metric."""
+
+    def __init__(self, *, steps: int, epochs: int, monitor: str, batch_size: int, transient: bool = False) -> None:
+        self.total, self.epochs, self.monitor, self.batch_size = steps, epochs, monitor, batch_size
+        self.started = self.drawn = time.perf_counter()
+        self.last: StepRow | None = None
+        self.value = "-"
+        self.progress = self._progress(transient) if console.is_terminal else None
+
+    def steps(self, rows: Sequence[StepRow]) -> None:
+        self.last = rows[-1]
+        if self.progress is not None and time.perf_counter() - self.drawn > 0.1:
+            self._draw(self.progress)
+
+    def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
+        self.value = f"{metrics['val'][self.monitor]:.4g}"
+        if self.progress is None and (time.perf_counter() - self.drawn > LINE_EVERY or step == self.total):
+            self.drawn = time.perf_counter()
+            console.print(escape(" | ".join(self._words())), soft_wrap=True)
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self._draw(self.progress)
+            self.progress.stop()
+
+    def _progress(self, transient: bool) -> Progress:
+        # No refresh thread: it would take turns with the training for the interpreter.
+        columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn(compact=True))
+        progress = Progress(*columns, console=console, auto_refresh=False, transient=transient)
+        self.bar = progress.add_task("starting", total=self.total)
+        progress.start()
+        return progress
+
+    def _draw(self, progress: Progress) -> None:
+        self.drawn = time.perf_counter()
+        done = self.last.step if self.last else 0
+        progress.update(self.bar, completed=done, description=" | ".join(self._words()), refresh=True)
+
+    def _words(self) -> list[str]:
+        row = self.last
+        if row is None:
+            return ["starting"]
+        rate = row.step * self.batch_size / max(time.perf_counter() - self.started, 1e-9)
+        return [
+            f"epoch {row.epoch}/{self.epochs}",
+            f"step {row.step}/{self.total}",
+            f"loss {row.loss:.4g}",
+            f"lr {row.lr:.3g}",
+            f"{rate:,.0f} examples/s",
+            f"val {self.monitor} {self.value}",
+        ]
+
+
+def show_summary(summary: Mapping[str, Any], directory: str, output_root: str) -> None:
+    """The table at the end of a run, its directory, and the command that opens TensorBoard."""
+    table = Table(title=escape(f"{summary['name']}: {summary['status']}"), title_justify="left")
+    for name in ("metric", "train", "validation", "test"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    metrics = summary["metrics"]
+    for name in metrics.get("val", {}):
+        values = [_number(metrics.get(split, {}).get(name)) for split in ("train", "val", "test")]
+        table.add_row(name, *values, style="bold" if name == summary["best"]["metric"] else None)
+    console.print(table)
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _facts(summary):
+        facts.add_row(name, escape(value))
+    console.print(facts)
+    console.print(f"run directory   {escape(directory)}", soft_wrap=True)
+    console.print(f"TensorBoard     tensorboard --logdir {escape(output_root)}", soft_wrap=True)
+
+
+def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_root: str) -> None:
+    """One table over the jobs of a sweep: what was swept, how each ended, and its metrics."""
+    table = Table(title=f"sweep: {len(rows)} jobs", title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"].get("test", {})))
+    monitors = list(dict.fromkeys(row["best"]["metric"] for row in rows if row.get("best")))
+    for name in ("job", *swept):
+        table.add_column(escape(name))
+    for name in (*(f"val {m}" for m in monitors), *(f"test {n}" for n in names), "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("status")
+    for job, row in enumerate(rows):
+        val, test = (row["metrics"].get(split, {}) for split in ("val", "test"))
+        values = [_number(val.get(m)) for m in monitors] + [_number(test.get(n)) for n in names]
+        seconds = f"{row['seconds']:.1f}" if "seconds" in row else "-"
+        settings = [escape(str(row["settings"].get(name, "-"))) for name in swept]
+        style = None if row["status"] == "completed" else "yellow" if row["status"] == "diverged" else "red"
+        table.add_row(str(job), *settings, *values, seconds, row["status"], style=style)
+    console.print(table)
+    console.print(f"TensorBoard     tensorboard --logdir {escape(output_root)}", soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for the user, with nothing in it read as markup."""
+    console.print(escape(text), soft_wrap=True)
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    best = summary["best"]
+    found = f"epoch {best['epoch']}, step {best['step']:,} (val {best['metric']} {_number(best['value'])})"
+    return [
+        ("best", found if best["step"] else "none: no validation metric was a number"),
+        ("steps", f"{summary['steps']:,} in {summary['epochs']:,} epochs; {summary['skipped_steps']:,} skipped"),
+        ("time", f"{summary['seconds']:.1f} s, {summary['examples_per_second']:,.0f} examples/s"),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("device", f"{summary['device']}, {summary['precision']}"),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -1,0 +1,1 @@
+"""lossbench as Hydra sees it: a callback before a run, and a sweeper."""

@@ -1,0 +1,63 @@
+"""Hydra's basic sweep, with every job checked before the first one runs and one table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class LossbenchSweeper(BasicSweeper):
+    """The product of all swept values, run by any launcher."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from lossbench.errors import SweepFailed, plural
+        from lossbench.observe.screen import say, show_sweep
+
+        assert self.config is not None and self.launcher is not None
+        jobs = self._jobs(arguments)
+        self._check(jobs)
+        directory = str(self.config.hydra.sweep.dir)
+        say(f"sweep of {plural(len(jobs), 'job')} in {directory}")
+        returns = self.launcher.launch(jobs, initial_job_idx=0)
+        rows = [r.return_value for r in returns]
+        swept = [k for k in rows[0]["settings"] if len({str(row["settings"].get(k)) for row in rows}) > 1]
+        show_sweep(rows, swept, str(self.config.output_root))
+        failed = [row for row in rows if row["status"] == "failed"]
+        if failed:
+            raise SweepFailed(f"{len(failed)} of {plural(len(rows), 'job')} failed; the first: {failed[0]['error']}")
+        return [returns]
+
+    def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """Each job's overrides, equal ones once."""
+        from lossbench.errors import ConfigError, plural
+        from lossbench.observe.screen import say
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        for override in overrides:
+            if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+                raise ConfigError(f"the sweep has 0 jobs: '{override.input_line}' is empty")
+        (jobs,) = self.split_arguments(overrides, None)
+        unique = [list(job) for job in dict.fromkeys(map(tuple, jobs))]
+        if len(unique) < len(jobs):
+            say(f"{plural(len(jobs) - len(unique), 'job')} equal to another: run once")
+        return unique
+
+    def _check(self, jobs: Sequence[Sequence[str]]) -> None:
+        """Compose and check every job, so that the last one's mistake is known before the first one runs."""
+        from lossbench.config import check
+
+        assert self.hydra_context is not None and self.config is not None
+        for job in jobs:
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+            cfg = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+            check(cfg, dict(config.hydra.runtime.choices))
+
+
+__all__ = ["DictConfig", "HydraContext", "LossbenchSweeper", "TaskFunction"]
