@@ -14,10 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lossbench import catalog
-from lossbench.errors import ConfigError, Diverged, LossbenchError
-
-_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
-_MAYBE_VALUE = ("--info", "-i")
+from lossbench.console import say
+from lossbench.errors import ConfigError, Diverged, LossbenchError, ResourceError, did_you_mean
 
 
 class Refused(BaseException):
@@ -41,6 +39,7 @@ def train(arguments: Sequence[str]) -> None:
 
     flags, overrides = split_flags(arguments)
     _check_config_dir(flags)
+    _check_choices(overrides)
     register_resolvers()
     sys.path.append(os.getcwd())  # a user's own loss.py is importable from where they stand
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
@@ -50,22 +49,38 @@ def train(arguments: Sequence[str]) -> None:
         hydra.main(config_path=str(catalog.conf_dir()), config_name="config", version_base="1.3")(job)()
     except Refused as refused:
         raise refused.error from None
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write to '{error.filename}': {error.strerror}; output_root says where runs go"
+        ) from error
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags, which it wants first, and the overrides, in the order given."""
+    """Hydra's flags, which it wants first, and the overrides, in the order given.
+
+    Raises:
+        ConfigError: a flag that Hydra does not have, or one without its value.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    known = get_args_parser()._option_string_actions
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
+        name = word.partition("=")[0]
         if not word.startswith("-"):
             overrides.append(word)
-            continue
-        flags.append(word)
-        takes = word in _WITH_VALUE or (word in _MAYBE_VALUE and rest and "=" not in rest[0])
-        if takes and rest and not rest[0].startswith("-"):
-            flags.append(rest.pop(0))
+        elif name not in known:
+            raise ConfigError(f"there is no flag '{name}'{did_you_mean(name, known)} (lossbench train --help)")
+        else:
+            flags.append(word)
+            needs_value = known[name].nargs is None and "=" not in word
+            if needs_value and (not rest or rest[0].startswith("-")):
+                raise ConfigError(f"{name} needs a value")
+            if needs_value or (known[name].nargs == "?" and rest and rest[0] in (known[name].choices or ())):
+                flags.append(rest.pop(0))
     return flags, overrides
 
 
@@ -78,7 +93,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     overrides, path = list(hydra_cfg.overrides.task), Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode == RunMode.MULTIRUN:
         return _sweep_job(cfg, dict(hydra_cfg.runtime.choices), path, overrides)
-    from lossbench.observe.screen import say, show_summary
+    from lossbench.observe.screen import show_summary
     from lossbench.run import execute
 
     run = _prepared.pop()
@@ -100,12 +115,11 @@ def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: 
     """A job of a sweep: what goes wrong in it is a row of the table, and the others run."""
     from lossbench.build import build
     from lossbench.config import check
-    from lossbench.observe.screen import say
     from lossbench.run import execute
 
     settings = dict(o.split("=", 1) for o in overrides if "=" in o)
     try:
-        row = execute(build(check(cfg, choices)), path, overrides, transient=True)
+        row = execute(build(check(cfg, choices)), path, overrides, brief=True)
     except LossbenchError as error:
         row = {"status": "failed", "metrics": {}, "error": str(error)}
         _leave_empty(path)
@@ -148,6 +162,14 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("lossbench_stamp", stamp, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("lossbench_name", name, replace=True)
     OmegaConf.register_new_resolver("lossbench_job", job_name, replace=True)
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Refuse a group set to what can be no option's name."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in catalog.GROUPS[:-1] and re.match(r"[\[{]|null$|\d+$", value):
+            raise ConfigError(f"{group} must be one of {', '.join(catalog.names(group))}, got '{value}'")
 
 
 def _check_config_dir(flags: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ STAND_INS = {
 # What torch's own classes do not say of their arguments.
 _RANGES: dict[str, dict[str, tuple[str, ...]]] = {
     "optim": {
-        "lr": ("(0, inf)", "at a rate of 0 nothing would be learned"),
+        "lr": ("(0, inf)", "nothing would be learned"),
         "weight_decay": ("[0, inf)",),
         "betas": ("[0, 1)",),
         "eps": ("[0, inf)",),
@@ -85,8 +85,8 @@ class TrainerOptions:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     min_scale: Annotated[float, "(0, inf)"] = 1.0
-    clip_norm: Annotated[float | None, "(0, inf)", "0 would zero every gradient; null does not clip"] = None
-    clip_value: Annotated[float | None, "(0, inf)", "0 would zero every gradient; null does not clip"] = None
+    clip_norm: Annotated[float | None, "(0, inf)", "it would zero every gradient; null does not clip"] = None
+    clip_value: Annotated[float | None, "(0, inf)", "it would zero every gradient; null does not clip"] = None
     reduction: Reduction = "mean"
     nonfinite: Policy = "abort"
     max_skips: Annotated[int, "[0, inf)"] = 10
@@ -151,6 +151,10 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         ConfigError: the first thing that is wrong.
     """
     plain = _resolve(cfg)
+    for group in catalog.GROUPS[:-1]:
+        if not isinstance(plain.get(group), dict):
+            options = ", ".join(catalog.names(group))
+            raise ConfigError(f"{group} must be one of {options}, got {plain.get(group)!r}")
     root = Root(**_own("", Root, {k: v for k, v in plain.items() if not isinstance(v, Mapping)}))
     run_name(root.name, choices)
     unknown = [k for k in plain if k not in (*catalog.GROUPS, *(f.name for f in fields(Root)))]
@@ -166,7 +170,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     scheduler_options = SchedulerOptions(**_own("scheduler", SchedulerOptions, scheduler_own))
     config = Config(
         root=root,
-        choices=dict(choices),
+        choices={k: str(choices[k]) for k in catalog.GROUPS if choices.get(k) is not None},
         trainer=trainer,
         dataset=_call("dataset", dataset_rest, choices),
         dataset_options=options,
@@ -241,7 +245,7 @@ def _called(target: Callable[..., Any]) -> Callable[..., Any]:
 def _misfit(config: Config, task: type[Task]) -> str:
     loss = config.losses[0]
     dataset = config.dataset.name
-    fits = catalog.losses_for(task.name)
+    fits = [name for name in catalog.losses_for(task.name) if name != "default"]
     usual = {"multiclass": "cross_entropy", "binary": "bce", "regression": "mse"}.get(task.name, fits[0])
     needs = ", ".join(required(_called(loss.target)))
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -70,8 +71,9 @@ def _missing_option(error: MissingConfigException) -> str:
 def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals:
-        near = did_you_mean(key, catalog.GROUPS)
-        return f"'{override}' is not a setting; write key=value{near}"
+        if key in catalog.GROUPS:
+            return f"choose one: {key}={', '.join(catalog.names(key))}"
+        return f"'{override}' is not a setting; write key=value"
     if not value:
         return f"{key} has no value; write {key}=VALUE, or {key}=null"
     return f"{key}: cannot read '{value}'; quote it: \"{key}='{value}'\""
@@ -83,8 +85,9 @@ def _no_key(key: str, arguments: Sequence[str]) -> str:
     known = _keys(arguments)
     if group in catalog.GROUPS and rest:
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{group}=")), None)
-        has = sorted(k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and k != f"{group}._target_")
-        near = did_you_mean(key, known)
+        has = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and k != f"{group}._target_"]
+        close = get_close_matches(rest, has, n=1)
+        near = f"; did you mean '{group}.{close[0]}'?" if close else ""
         if near or chosen is None:
             return f"no key '{key}'{near} (has: {', '.join(has)})"
         return f"{chosen} has no option '{rest}' (has: {', '.join(has)})"

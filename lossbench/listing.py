@@ -10,15 +10,15 @@ from lossbench.errors import ConfigError, did_you_mean
 
 def show_list(words: Sequence[str]) -> None:
     """Print the options of one kind, or of every kind: name, task, one line."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from lossbench.console import console
 
     for word in words:
         if word not in catalog.LISTS:
             near = did_you_mean(word, catalog.LISTS)
             raise ConfigError(f"there is no list of '{word}'{near} (lists: {', '.join(catalog.LISTS)})")
-    console = Console(highlight=False)
     for kind in words or catalog.LISTS:
         group = catalog.LISTS[kind]
         table = Table(title=f"{kind} ({group}=NAME)", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -33,11 +33,10 @@ def show_list(words: Sequence[str]) -> None:
 
 def show_card(words: Sequence[str]) -> None:
     """Print the card of `GROUP=NAME`: summary, formula and shapes, every key with its default, a command to try."""
-    from rich.console import Console
+    from lossbench.console import console
 
     if not words:
         raise ConfigError("show what? for example: lossbench show loss=focal")
-    console = Console(highlight=False)
     for word in words:
         group, equals, name = word.partition("=")
         if not equals or not name:

@@ -23,12 +23,12 @@ from lossbench.observe.screen import Screen
 from lossbench.observe.tensorboard import TensorBoard
 
 
-def execute(run: Run, path: Path, overrides: Sequence[str], *, transient: bool = False) -> dict[str, Any]:
+def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = False) -> dict[str, Any]:
     """Train in the directory `path` and leave there all that the README's table of files names.
 
     Args:
         overrides: how the config was asked for, for the record.
-        transient: whether the progress bar goes away at the end.
+        brief: one of many runs: its progress bar goes away, and it prints no lines.
 
     Returns:
         The summary, as in `summary.json`. A diverged run has one too, of its best weights before.
@@ -48,7 +48,7 @@ def execute(run: Run, path: Path, overrides: Sequence[str], *, transient: bool =
         epochs=-(-steps // per_epoch),
         monitor=run.best.metric,
         batch_size=examples,
-        transient=transient,
+        brief=brief,
     )
     recorder = DeviceRecorder(
         [CsvFiles(path), board, directory, screen], device=run.device, flush_every=config.trainer.flush_every
@@ -110,7 +110,7 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "device": _device_name(run.device),
         "precision": run.precision,
         "seed": config.root.seed,
-        "choices": dict(config.choices),
+        "choices": config.choices,
         "config_hash": config.hash,
         "versions": {"lossbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),

@@ -1,7 +1,7 @@
 """Config values against Python signatures: the one place that says what a key may hold.
 
 A function's signature is its declaration: names, types, defaults, and, through `Annotated`, the range of each
-number in interval notation, such as `Annotated[float, "[0, 1)"]`; any further text in it is advice for the message.
+number in interval notation, such as `Annotated[float, "[0, 1)"]`; any further text in it is advice for a value of 0.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _check_interval(path: str, number: float, match: re.Match[str], advice: str)
         wanted = "a finite number" + ("" if math.isinf(lo) else f", {'at least' if left == '[' else 'above'} {low}")
     else:
         wanted = f"in {match.group()}"
-    raise ConfigError(f"{path} must be {wanted}, got {_show(number)}{advice}")
+    raise ConfigError(f"{path} must be {wanted}, got {_show(number)}{advice if number == 0 else ''}")
 
 
 def _show(value: Any) -> str:

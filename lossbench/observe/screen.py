@@ -6,14 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lossbench.console import console
 from lossbench.engine.record import Metrics, StepRow
-
-console = Console(highlight=False)
 
 LINE_EVERY = 1.0  # seconds between plain lines
 
@@ -21,12 +19,13 @@ LINE_EVERY = 1.0  # seconds between plain lines
 class Screen:
     """The progress of one run: epoch, step, loss, rate, examples per second, and the monitored metric."""
 
-    def __init__(self, *, steps: int, epochs: int, monitor: str, batch_size: int, transient: bool = False) -> None:
+    def __init__(self, *, steps: int, epochs: int, monitor: str, batch_size: int, brief: bool = False) -> None:
         self.total, self.epochs, self.monitor, self.batch_size = steps, epochs, monitor, batch_size
         self.started = self.drawn = time.perf_counter()
         self.last: StepRow | None = None
         self.value = "-"
-        self.progress = self._progress(transient) if console.is_terminal else None
+        self.progress = self._progress(transient=brief) if console.is_terminal else None
+        self.prints = self.progress is None and not brief
 
     def steps(self, rows: Sequence[StepRow]) -> None:
         self.last = rows[-1]
@@ -35,7 +34,7 @@ class Screen:
 
     def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
         self.value = f"{metrics['val'][self.monitor]:.4g}"
-        if self.progress is None and (time.perf_counter() - self.drawn > LINE_EVERY or step == self.total):
+        if self.prints and (time.perf_counter() - self.drawn > LINE_EVERY or step == self.total):
             self.drawn = time.perf_counter()
             console.print(escape(" | ".join(self._words())), soft_wrap=True)
 
@@ -44,7 +43,7 @@ class Screen:
             self._draw(self.progress)
             self.progress.stop()
 
-    def _progress(self, transient: bool) -> Progress:
+    def _progress(self, *, transient: bool) -> Progress:
         # No refresh thread: it would take turns with the training for the interpreter.
         columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn(compact=True))
         progress = Progress(*columns, console=console, auto_refresh=False, transient=transient)
@@ -93,13 +92,14 @@ def show_summary(summary: Mapping[str, Any], directory: str, output_root: str) -
 def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_root: str) -> None:
     """One table over the jobs of a sweep: what was swept, how each ended, and its metrics."""
     table = Table(title=f"sweep: {len(rows)} jobs", title_justify="left")
-    names = list(dict.fromkeys(name for row in rows for name in row["metrics"].get("test", {})))
+    # `loss` is left out: the values of different losses cannot be compared.
+    names = list(dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}) if n != "loss"))
     monitors = list(dict.fromkeys(row["best"]["metric"] for row in rows if row.get("best")))
     for name in ("job", *swept):
-        table.add_column(escape(name))
-    for name in (*(f"val {m}" for m in monitors), *(f"test {n}" for n in names), "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("status")
+        table.add_column(escape(name), overflow="fold")
+    for name in (*(f"val {m}" for m in monitors), *(f"test {n}" for n in names), "s"):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("status", no_wrap=True)
     for job, row in enumerate(rows):
         val, test = (row["metrics"].get(split, {}) for split in ("val", "test"))
         values = [_number(val.get(m)) for m in monitors] + [_number(test.get(n)) for n in names]
@@ -109,11 +109,6 @@ def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_r
         table.add_row(str(job), *settings, *values, seconds, row["status"], style=style)
     console.print(table)
     console.print(f"TensorBoard     tensorboard --logdir {escape(output_root)}", soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """A line for the user, with nothing in it read as markup."""
-    console.print(escape(text), soft_wrap=True)
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

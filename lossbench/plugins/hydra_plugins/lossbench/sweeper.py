@@ -7,16 +7,16 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 
 class LossbenchSweeper(BasicSweeper):
     """The product of all swept values, run by any launcher."""
 
     def sweep(self, arguments: list[str]) -> Any:
+        from lossbench.console import say
         from lossbench.errors import SweepFailed, plural
-        from lossbench.observe.screen import say, show_sweep
+        from lossbench.observe.screen import show_sweep
 
         assert self.config is not None and self.launcher is not None
         jobs = self._jobs(arguments)
@@ -34,8 +34,8 @@ class LossbenchSweeper(BasicSweeper):
 
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """Each job's overrides, equal ones once."""
+        from lossbench.console import say
         from lossbench.errors import ConfigError, plural
-        from lossbench.observe.screen import say
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -52,12 +52,13 @@ class LossbenchSweeper(BasicSweeper):
     def _check(self, jobs: Sequence[Sequence[str]]) -> None:
         """Compose and check every job, so that the last one's mistake is known before the first one runs."""
         from lossbench.config import check
+        from lossbench.errors import ConfigError
 
         assert self.hydra_context is not None and self.config is not None
-        for job in jobs:
+        for number, job in enumerate(jobs):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
             cfg = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
-            check(cfg, dict(config.hydra.runtime.choices))
-
-
-__all__ = ["DictConfig", "HydraContext", "LossbenchSweeper", "TaskFunction"]
+            try:
+                check(cfg, dict(config.hydra.runtime.choices))
+            except ConfigError as error:
+                raise ConfigError(f"job {number} ({' '.join(job)}): {error}") from error
