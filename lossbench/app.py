@@ -137,11 +137,10 @@ def _leave_empty(path: Path) -> None:
 def before_run(config: DictConfig) -> None:
     """Hydra's callback of a single run: check and build everything before a directory is made."""
     from lossbench.build import build
-    from lossbench.config import check
+    from lossbench.compose import check_composed
 
     try:
-        cfg = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
-        _prepared.append(build(check(cfg, dict(config.hydra.runtime.choices))))
+        _prepared.append(build(check_composed(config)))
     except Exception as error:
         raise Refused(error) from error
 

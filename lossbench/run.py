@@ -39,7 +39,8 @@ def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = Fal
     config, p = run.config, run.player
     directory = RunDirectory(path)
     directory.config(config.text, list(overrides))
-    board = TensorBoard(path, hparams(config), [f"{s}/{m}" for s in ("val", "test") for m in p.task.directions])
+    compared = [f"{split}/{name}" for split in ("val", "test") for name in p.task.directions]
+    board = TensorBoard(path, hparams(config), compared, scaled=p.scale.enabled)
     steps = run.length.steps
     per_epoch = run.batches.steps_per_epoch
     examples = config.trainer.batch_size * config.trainer.accumulate

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lossbench.data.table import Table
+from lossbench.errors import ConfigError, DataError
 
 TaskName = Literal["regression", "binary", "multiclass"]
 
@@ -19,12 +21,16 @@ class Source:
     """A whole data set, unsplit and unscaled; what a `conf/dataset/` function returns.
 
     Attributes:
-        features: a `Table` of named columns, an array (N, ...) such as images (N, C, H, W), or a map-style `Dataset`
-            whose items are float tensors, for inputs that do not fit in memory.
+        features: a `Table` of named columns, an array or tensor (N, ...) such as images (N, C, H, W), or a map-style
+            `Dataset` whose items are float tensors, for inputs that do not fit in memory: those it must scale itself.
         target: (N,), numbers for regression, class indices 0..C-1 otherwise.
         task: what the target means.
         classes: the classes' names, in the order of their indices.
         notes: what the user should be told, such as an inferred task.
+
+    Raises:
+        ConfigError: an unknown task, or a `Dataset` without a length.
+        DataError: features or targets that are ragged, or hold no numbers.
     """
 
     features: Table | NDArray[Any] | Dataset[Any]
@@ -34,4 +40,22 @@ class Source:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", np.asarray(self.target))
+        if self.task not in get_args(TaskName):
+            raise ConfigError(f"a Source's task must be one of {', '.join(get_args(TaskName))}, got '{self.task}'")
+        object.__setattr__(self, "target", _numbers(self.target, "targets"))
+        if not isinstance(self.features, (Table, Dataset)):
+            object.__setattr__(self, "features", _numbers(self.features, "inputs"))
+        elif not hasattr(self.features, "__len__"):
+            raise ConfigError(f"{type(self.features).__name__} must have __len__ and __getitem__: a map-style Dataset")
+
+
+def _numbers(values: Any, what: str) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.numpy(force=True)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{what} differ in shape from one another") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} must be numbers, got {array.dtype}")
+    return array

@@ -97,7 +97,7 @@ class Player:
 def clip_gradients(gradients: list[Tensor], clip: Clip) -> Tensor:
     """Limit the gradients in place; returns their joint 2-norm from before. Equal to torch's `clip_grad_norm_`."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if clip.norm is not None:
+    if clip.norm is not None and not (norm.is_cpu and norm.item() + 1e-6 < clip.norm):  # on the CPU a look is free
         torch._foreach_mul_(gradients, (clip.norm / (norm + 1e-6)).clamp(max=1.0))
     elif clip.value is not None:
         torch._foreach_clamp_min_(gradients, -clip.value)

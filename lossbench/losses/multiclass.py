@@ -75,8 +75,8 @@ def focal(
 
     Shapes: logits (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
     Hyperparameters: `gamma`, how strongly easy examples are turned down (0 is cross-entropy); `alpha`, a number, one
-    per class, `balanced` (n / (C n_c) of the training split), or null for none. As in the paper, alpha scales the
-    values and is not divided out of the mean.
+    per class, `balanced` (n / (C n_c) of the training split), or null for none; `ignore_index`, the id that counts
+    for nothing. As in the paper, alpha scales the values and is not divided out of the mean.
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", with softmax in place of the sigmoid.
     """
     values = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")

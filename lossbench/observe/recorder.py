@@ -45,7 +45,7 @@ class DeviceRecorder:
         return time.perf_counter() - self.started
 
     def push(self, step: int, epoch: int, lr: float, row: Tensor) -> None:
-        self.buffer[len(self.heads)] = row
+        self.buffer[len(self.heads)].copy_(row)
         self.heads.append((step, epoch, lr))
 
     def due(self) -> bool:

@@ -14,9 +14,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lossbench.engine.record import Metrics, StepRow
+from lossbench.observe.records import frame
 
 _STATUS = {"completed": api_pb2.STATUS_SUCCESS, "diverged": api_pb2.STATUS_FAILURE, "failed": api_pb2.STATUS_FAILURE}
 
@@ -27,37 +27,47 @@ class TensorBoard:
     Args:
         hparams: the run's hyperparameters, for the HPARAMS tab.
         metrics: the tags that the HPARAMS tab compares runs by; other scalars stay out of it.
+        scaled: whether there is a loss scale to show (fp16).
     """
 
-    def __init__(self, directory: Path, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, hparams: Mapping[str, Any], metrics: Sequence[str], *, scaled: bool = False
+    ) -> None:
         now = time.time()
         name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = (directory / name).open("wb")
-        self._records = RecordWriter(self._file)
-        self._epoch, self._losses = 0, [0.0, 0.0]
-        self._step = 0
-        self._write(Event(file_version="brain.Event:2", wall_time=now))
-        self._write(Event(session_log=SessionLog(status=SessionLog.START), step=0, wall_time=now))
+        self._epoch, self._step, self._scaled = 0, 0, scaled
+        self._losses: list[float] = []
         plain = {name: _plain(value) for name, value in hparams.items()}
-        self._summary(_experiment(plain, metrics), 0)
-        self._summary(hparams_pb(plain, trial_id=str(directory), start_time_secs=now), 0)
-        self._file.flush()
+        self._write(
+            [
+                Event(file_version="brain.Event:2", wall_time=now),
+                Event(session_log=SessionLog(status=SessionLog.START), step=0, wall_time=now),
+                Event(summary=_experiment(plain, metrics), step=0, wall_time=now),
+                Event(summary=hparams_pb(plain, trial_id=str(directory), start_time_secs=now), step=0, wall_time=now),
+            ]
+        )
 
     def steps(self, rows: Sequence[StepRow]) -> None:
+        now = time.time()
+        events = []
         for row in rows:
             values = {"train/loss": row.loss, "train/lr": row.lr, "train/grad_norm": row.grad_norm}
-            if row.loss_scale != 1:
+            if self._scaled:
                 values["train/loss_scale"] = row.loss_scale
-            self._mean_of_epoch(row)
-            self._scalars(row.step, values)
+            if row.epoch != self._epoch:
+                events += self._epoch_loss(now)
+                self._epoch, self._losses = row.epoch, []
+            if not row.skipped:
+                self._losses.append(row.loss)
+            events.append(_scalars(row.step, values, now))
             self._step = row.step
-        self._file.flush()
+        self._write(events)
 
     def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
         values = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
         values.pop("train/loss", None)  # the tag is every step's own loss; the mean of the epoch has its own
-        self._scalars(step, values)
-        self._file.flush()
+        self._write([_scalars(step, values, time.time())])
 
     def finish(self, status: str) -> None:
         """Close the session for the HPARAMS tab."""
@@ -65,34 +75,27 @@ class TensorBoard:
             status=_STATUS.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
         )
         data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
-        self._summary(_hparams_summary(metadata.SESSION_END_INFO_TAG, data), self._step)
+        summary = _hparams_summary(metadata.SESSION_END_INFO_TAG, data)
+        self._write([Event(summary=summary, step=self._step, wall_time=time.time())])
 
     def close(self) -> None:
-        if self._epoch:
-            self._epoch_loss()
+        self._write(self._epoch_loss(time.time()))
         self._file.close()
 
-    def _mean_of_epoch(self, row: StepRow) -> None:
-        if row.epoch != self._epoch:
-            if self._epoch:
-                self._epoch_loss()
-            self._epoch, self._losses = row.epoch, [0.0, 0.0]
-        if not row.skipped:
-            self._losses[0] += row.loss
-            self._losses[1] += 1
+    def _epoch_loss(self, now: float) -> list[Event]:
+        """The mean loss of the epoch that has ended, over the steps that were taken."""
+        if not self._losses:
+            return []
+        return [_scalars(self._step, {"train/loss_epoch": math.fsum(self._losses) / len(self._losses)}, now)]
 
-    def _epoch_loss(self) -> None:
-        total, count = self._losses
-        self._scalars(self._step, {"train/loss_epoch": total / count if count else math.nan})
+    def _write(self, events: Sequence[Event]) -> None:
+        self._file.write(frame([event.SerializeToString() for event in events]))
+        self._file.flush()
 
-    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._summary(Summary(value=[Summary.Value(tag=t, simple_value=v) for t, v in values.items()]), step)
 
-    def _summary(self, summary: Summary, step: int) -> None:
-        self._write(Event(summary=summary, step=step, wall_time=time.time()))
-
-    def _write(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
+def _scalars(step: int, values: Mapping[str, float], now: float) -> Event:
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+    return Event(summary=summary, step=step, wall_time=now)
 
 
 def _plain(value: Any) -> bool | int | float | str:

@@ -45,7 +45,8 @@ def auroc(scores: Tensor, targets: Tensor) -> Tensor:  # (N,), (N,) -> ()
 
 
 def r2(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> ()
-    """1 - residual / total sum of squares, the mean over outputs (as scikit-learn)."""
+    """1 - residual / total sum of squares, the mean over outputs; 1 or 0 for a constant target (as scikit-learn)."""
     residual = (target - pred).square().sum(0)
     total = (target - target.mean(0)).square().sum(0)
-    return (1 - residual / total).mean()
+    # Where nothing varies: 1 if it is met, else 0; a NaN stays one.
+    return torch.where(total > 0, 1 - residual / total, 1 - residual.clamp_max(1).ceil()).mean()

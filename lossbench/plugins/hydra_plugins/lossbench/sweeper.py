@@ -7,7 +7,6 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 
 class LossbenchSweeper(BasicSweeper):
@@ -51,14 +50,13 @@ class LossbenchSweeper(BasicSweeper):
 
     def _check(self, jobs: Sequence[Sequence[str]]) -> None:
         """Compose and check every job, so that the last one's mistake is known before the first one runs."""
-        from lossbench.config import check
+        from lossbench.compose import check_composed
         from lossbench.errors import ConfigError
 
         assert self.hydra_context is not None and self.config is not None
         for number, job in enumerate(jobs):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
-            cfg = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
             try:
-                check(cfg, dict(config.hydra.runtime.choices))
+                check_composed(config)
             except ConfigError as error:
                 raise ConfigError(f"job {number} ({' '.join(job)}): {error}") from error

@@ -1,0 +1,76 @@
+"""Inputs that stay where they are, and are read when a batch needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lossbench.errors import DataError
+
+
+class Rowwise(Dataset[Tensor]):
+    """Some rows of a map-style data set, or of an array that stays in host memory; every item has one shape."""
+
+    def __init__(self, items: Any, rows: NDArray[np.intp], shape: tuple[int, ...]) -> None:
+        self.items, self.rows, self.shape = items, rows, shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Tensor:
+        return self.read([place])[0]
+
+    def __getitems__(self, places: list[int]) -> Tensor | DataError:
+        """A whole batch, as a DataLoader asks for it, or what is wrong with it.
+
+        An error is returned, not raised: raised in a loader process, it would arrive as a page of traceback.
+        """
+        try:
+            return self.read(places)
+        except DataError as error:
+            return error
+
+    def read(self, places: list[int]) -> Tensor:
+        """The examples at these places of the split, stacked.
+
+        Raises:
+            DataError: an example that cannot be read, or has another shape than the others.
+        """
+        rows = self.rows[places]
+        if isinstance(self.items, np.ndarray):
+            return torch.from_numpy(self.items[rows])
+        examples = [example(self.items, row) for row in rows.tolist()]
+        for row, found in zip(rows, examples, strict=True):
+            if tuple(found.shape) != self.shape:
+                raise DataError(f"example {row} has shape {tuple(found.shape)}, and example 0 {self.shape}")
+        return torch.stack(examples)
+
+    def take(self, places: NDArray[np.intp]) -> Rowwise:
+        """Some of its rows, by their place."""
+        return Rowwise(self.items, self.rows[places], self.shape)
+
+
+def example(items: Any, row: int) -> Tensor:
+    """One item of a map-style data set: float32, or whole numbers as they are.
+
+    Raises:
+        DataError: the data set fails, or gives something else than a tensor or an array.
+    """
+    try:
+        item = items[row]
+    except Exception as error:  # a user's own code reads it: anything can come out of it
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"example {row} cannot be read: {type(error).__name__}: {reason}") from error
+    if isinstance(item, np.ndarray):
+        item = torch.tensor(item)
+    if not isinstance(item, Tensor):
+        raise DataError(
+            f"example {row} is of type {type(item).__name__}, not a tensor; a data set gives the inputs alone, "
+            "and their targets are Source.target"
+        )
+    return item.float() if item.is_floating_point() else item

@@ -1,0 +1,47 @@
+"""Numbers made fit for training: checked, scaled by the training rows, in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossbench.errors import DataError
+
+Floats = NDArray[np.floating]
+LARGEST = np.finfo(np.float32).max
+ROUNDING = 1e-12  # a deviation below this share of the mean is rounding, not information
+
+
+def unusable(values: NDArray[np.number]) -> tuple[int, ...] | None:
+    """The place of the first value that is NaN, infinite or beyond float32; None if there is none."""
+    bad = np.argwhere(~(np.abs(values) <= LARGEST))
+    return tuple(bad[0].tolist()) if len(bad) else None
+
+
+def moments(values: Floats, axes: tuple[int, ...] = (0,)) -> tuple[Floats, Floats]:
+    """Mean and standard deviation, reduced axes kept at length 1; a deviation is exactly 0 where nothing varies."""
+    mean = values.mean(axes, keepdims=True, dtype=np.float64)
+    std = values.std(axes, keepdims=True, dtype=np.float64)
+    return mean, np.where(std > ROUNDING * np.abs(mean), std, 0.0)
+
+
+def standardized(values: Floats, train: NDArray[np.intp], axes: tuple[int, ...] = (0,)) -> Floats:
+    """Zero mean and unit variance over the training rows.
+
+    What never varies there becomes 0 in every row: no weight learns from it, so none may act on it later.
+    """
+    mean, std = moments(values[train], axes)
+    scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+    return (values - mean.astype(values.dtype)) * scale.astype(values.dtype)
+
+
+def narrow(values: Floats) -> NDArray[np.float32]:
+    """As float32.
+
+    Raises:
+        DataError: a value that scaling has made too large.
+    """
+    bad = unusable(values)
+    if bad:
+        raise DataError(f"input of example {bad[0]} is {values[bad]:g} once scaled: an outlier beyond all others")
+    return values.astype(np.float32, copy=False)
