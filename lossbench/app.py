@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lossbench import catalog
 from lossbench.console import say
 from lossbench.errors import ConfigError, Diverged, LossbenchError, ResourceError, did_you_mean
+from lossbench.naming import register_resolvers
 
 
 class Refused(BaseException):
@@ -143,24 +142,6 @@ def before_run(config: DictConfig) -> None:
         _prepared.append(build(check_composed(config)))
     except Exception as error:
         raise Refused(error) from error
-
-
-def register_resolvers() -> None:
-    """The resolvers that conf/config.yaml names directories with."""
-    from lossbench.config import run_name
-
-    def stamp() -> str:
-        return f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
-
-    def name(given: str | None, choices: Any) -> str:
-        return run_name(given, choices) if isinstance(choices, DictConfig) else run_name(given or choices, {})
-
-    def job_name(number: Any, overrides: str | None) -> str:
-        return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", f"{number}-{overrides or 'defaults'}")[:100]
-
-    OmegaConf.register_new_resolver("lossbench_stamp", stamp, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("lossbench_name", name, replace=True)
-    OmegaConf.register_new_resolver("lossbench_job", job_name, replace=True)
 
 
 def _check_choices(overrides: Sequence[str]) -> None:

@@ -18,11 +18,10 @@ from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
 from lossbench.errors import ConfigError, did_you_mean
 from lossbench.losses.weights import FromTraining
+from lossbench.naming import run_name
 from lossbench.optim import SchedulerOptions
 from lossbench.signatures import bind, hints, parameters, required
 from lossbench.tasks import TASKS, Task
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 # A user's own loss, and torch's own, call the task's pair by one of these.
 STAND_INS = {
@@ -185,21 +184,6 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     )
     _check_fit(config)
     return config
-
-
-def run_name(name: str | None, choices: Mapping[str, str]) -> str:
-    """The run's name, by default dataset-model-loss-optim.
-
-    Raises:
-        ConfigError: a name that could leave the output directory or does not fit a file name.
-    """
-    if name is None:
-        return "-".join(str(choices[group]) for group in ("dataset", "model", "loss", "optim") if group in choices)
-    if not NAME.fullmatch(str(name)):
-        raise ConfigError(
-            f"name must be letters, digits, '.', '_' or '-' (100 at most, no '.', '_' or '-' first), got {str(name)!r}"
-        )
-    return str(name)
 
 
 def config_hash(plain: Mapping[str, Any]) -> str:

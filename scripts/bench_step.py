@@ -35,7 +35,7 @@ BATCH, CLIP = 64, 1.0
 
 def fresh(steps: int, device: str, *overrides: str) -> Run:
     """A run of the benchmark's problem, built and ready."""
-    fixed = (f"trainer.steps={steps}", f"trainer.device={device}", f"trainer.clip_norm={CLIP}", "trainer.precision=fp32")
+    fixed = (f"trainer.steps={steps}", f"trainer.device={device}", f"trainer.clip_norm={CLIP}", "trainer.precision=fp32", "model.hidden=[128]")
     return build(compose(*fixed, f"trainer.eval_every={steps}", *overrides))
 
 

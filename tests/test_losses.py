@@ -103,7 +103,7 @@ def test_multiclass_by_hand(loss, values, weights):
 
 
 def test_soft_labels_by_hand():
-    """Half on the class with p = 1/2, half on that with p = 1/8: (1 + 3) / 2 x log 2. No weights: a plain mean."""
+    """Half on a class with p = 1/2, half on one with p = 1/8: (1 + 3) / 2 x log 2, in a plain mean."""
     soft = torch.tensor([[0.5, 0, 0, 0.5], [0, 0.5, 0.5, 0]], dtype=torch.float64)
     equal(cross_entropy(EIGHTHS, soft), [2 * LOG2, 2 * LOG2])
 

@@ -5,4 +5,14 @@ from lossbench.data.prepare import Data, DatasetOptions, Split, SplitShares, pre
 from lossbench.data.source import Source
 from lossbench.data.table import Table
 
-__all__ = ["Batches", "Data", "DatasetOptions", "Source", "Split", "SplitShares", "Table", "gather", "prepare"]
+__all__ = [
+    "Batches",
+    "Data",
+    "DatasetOptions",
+    "Source",
+    "Split",
+    "SplitShares",
+    "Table",
+    "gather",
+    "prepare",
+]

@@ -9,7 +9,7 @@ from lossbench.data.table import numeric_table
 
 
 def digits() -> Source:
-    """1,797 handwritten digits as images (1, 8, 8) of grey levels 0 to 1, ten classes (UCI, Alpaydin 1998)."""
+    """1,797 handwritten digits, images (1, 8, 8) of grey levels 0 to 1, ten classes (UCI, Alpaydin 1998)."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -18,7 +18,7 @@ def digits() -> Source:
 
 
 def breast_cancer() -> Source:
-    """569 tumours, 30 measurements, malignant (0) or benign (1) (Wisconsin diagnostic set, Wolberg et al. 1995)."""
+    """569 tumours, 30 measurements, malignant (0) or benign (1) (Wisconsin, Wolberg et al. 1995)."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()

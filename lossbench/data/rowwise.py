@@ -14,7 +14,7 @@ from lossbench.errors import DataError
 
 
 class Rowwise(Dataset[Tensor]):
-    """Some rows of a map-style data set, or of an array that stays in host memory; every item has one shape."""
+    """Some rows of a map-style data set, or of an array in host memory; all items have one shape."""
 
     def __init__(self, items: Any, rows: NDArray[np.intp], shape: tuple[int, ...]) -> None:
         self.items, self.rows, self.shape = items, rows, shape
@@ -70,7 +70,7 @@ def example(items: Any, row: int) -> Tensor:
         item = torch.tensor(item)
     if not isinstance(item, Tensor):
         raise DataError(
-            f"example {row} is of type {type(item).__name__}, not a tensor; a data set gives the inputs alone, "
-            "and their targets are Source.target"
+            f"example {row} is of type {type(item).__name__}, not a tensor; a data set gives the inputs "
+            "alone, and their targets are Source.target"
         )
     return item.float() if item.is_floating_point() else item

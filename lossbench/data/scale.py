@@ -19,7 +19,7 @@ def unusable(values: NDArray[np.number]) -> tuple[int, ...] | None:
 
 
 def moments(values: Floats, axes: tuple[int, ...] = (0,)) -> tuple[Floats, Floats]:
-    """Mean and standard deviation, reduced axes kept at length 1; a deviation is exactly 0 where nothing varies."""
+    """Mean and standard deviation, reduced axes kept at length 1; exactly 0 where nothing varies."""
     mean = values.mean(axes, keepdims=True, dtype=np.float64)
     std = values.std(axes, keepdims=True, dtype=np.float64)
     return mean, np.where(std > ROUNDING * np.abs(mean), std, 0.0)
@@ -32,7 +32,8 @@ def standardized(values: Floats, train: NDArray[np.intp], axes: tuple[int, ...] 
     """
     mean, std = moments(values[train], axes)
     scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    return (values - mean.astype(values.dtype)) * scale.astype(values.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # `narrow` says where
+        return (values - mean.astype(values.dtype)) * scale.astype(values.dtype)
 
 
 def narrow(values: Floats) -> NDArray[np.float32]:
@@ -43,5 +44,7 @@ def narrow(values: Floats) -> NDArray[np.float32]:
     """
     bad = unusable(values)
     if bad:
-        raise DataError(f"input of example {bad[0]} is {values[bad]:g} once scaled: an outlier beyond all others")
+        raise DataError(
+            f"input of example {bad[0]} is {values[bad]:g} once scaled: an outlier beyond all others"
+        )
     return values.astype(np.float32, copy=False)

@@ -21,8 +21,8 @@ class Source:
     """A whole data set, unsplit and unscaled; what a `conf/dataset/` function returns.
 
     Attributes:
-        features: a `Table` of named columns, an array or tensor (N, ...) such as images (N, C, H, W), or a map-style
-            `Dataset` whose items are float tensors, for inputs that do not fit in memory: those it must scale itself.
+        features: a `Table` of named columns; an array or tensor (N, ...), such as images (N, C, H, W); or a
+            map-style `Dataset` of float tensors, scaled already, for inputs that do not fit in memory.
         target: (N,), numbers for regression, class indices 0..C-1 otherwise.
         task: what the target means.
         classes: the classes' names, in the order of their indices.
@@ -41,12 +41,16 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.task not in get_args(TaskName):
-            raise ConfigError(f"a Source's task must be one of {', '.join(get_args(TaskName))}, got '{self.task}'")
+            raise ConfigError(
+                f"a Source's task must be one of {', '.join(get_args(TaskName))}, got '{self.task}'"
+            )
         object.__setattr__(self, "target", _numbers(self.target, "targets"))
         if not isinstance(self.features, (Table, Dataset)):
             object.__setattr__(self, "features", _numbers(self.features, "inputs"))
         elif not hasattr(self.features, "__len__"):
-            raise ConfigError(f"{type(self.features).__name__} must have __len__ and __getitem__: a map-style Dataset")
+            raise ConfigError(
+                f"{type(self.features).__name__} must have __len__ and __getitem__: a map-style Dataset"
+            )
 
 
 def _numbers(values: Any, what: str) -> NDArray[Any]:
@@ -54,7 +58,7 @@ def _numbers(values: Any, what: str) -> NDArray[Any]:
         values = values.numpy(force=True)
     try:
         array = np.asarray(values)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{what} differ in shape from one another") from error
     if array.dtype.kind not in "biuf":
         raise DataError(f"{what} must be numbers, got {array.dtype}")

@@ -43,21 +43,25 @@ class Table:
     def encode(self, train: Rows, standardize: bool) -> NDArray[np.float32]:
         """Every row as numbers (N, F), with statistics of the training rows only.
 
-        Numbers: the median where missing, a flag column for columns that have gaps, then zero mean and unit variance.
-        Words: one column per level (at most 32, the rare ones pooled); a missing word is a level of its own, and one
-        that training never saw counts as a rare one, or as none.
+        Numbers: the median where missing, a flag column for columns that have gaps, then zero mean and unit
+        variance. Words: one column per level (at most 32, the rare ones pooled); a missing word is a level of
+        its own, and one that training never saw counts as a rare one, or as none.
+
+        Raises:
+            DataError: an infinite value, or nothing that varies.
         """
         numbers = {k: c for k, c in self.columns.items() if not _is_text(c)}
         words = [_words(c) for c in self.columns.values() if _is_text(c)]
         words = [c for c in words if len(set(c[train])) > 1]
-        if not numbers and not words:
-            raise DataError("no column varies in the training rows: nothing can be learned")
-        blocks = []
+        blocks = [np.empty((len(self), 0))]
         if numbers:
             blocks.append(_encode_numbers(numbers, train, standardize))
         if words:
             blocks.append(_encode_words(np.column_stack(words), train))
-        return narrow(np.hstack(blocks))
+        encoded = narrow(np.hstack(blocks))
+        if not np.ptp(encoded[train], axis=0).any():
+            raise DataError("no column varies in the training rows: nothing can be learned")
+        return encoded
 
 
 def numeric_table(features: NDArray[Any], names: Sequence[str]) -> Table:
@@ -69,7 +73,7 @@ def _encode_numbers(columns: Mapping[str, NDArray[Any]], train: Rows, standardiz
     from sklearn.impute import SimpleImputer
 
     values = np.column_stack([column.astype(np.float64) for column in columns.values()])
-    bad = unusable(np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf))
+    bad = unusable(np.where(np.isnan(values), 0, values))
     if bad:
         raise DataError(f"column '{list(columns)[bad[1]]}' of example {bad[0]} is {values[bad]}")
     fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
@@ -81,7 +85,9 @@ def _encode_words(cells: NDArray[Any], train: Rows) -> NDArray[Any]:
     from sklearn.preprocessing import OneHotEncoder
 
     # No column is dropped: an unseen word must not look like the dropped one.
-    levels = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_LEVELS, sparse_output=False)
+    levels = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=MAX_LEVELS, sparse_output=False
+    )
     encoded: NDArray[Any] = levels.fit(cells[train]).transform(cells)
     return encoded
 

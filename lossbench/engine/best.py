@@ -13,7 +13,9 @@ Direction = Literal["min", "max"]
 
 
 class Best:
-    """Holds a copy of the weights at the best evaluation; the first of equals stays, and NaN is never best.
+    """Holds a copy of the weights at the best evaluation; NaN is never best.
+
+    Of equals the last one stays: on few rows accuracy moves in steps, and within one the loss still falls.
 
     Args:
         metric: the name of the validation metric.
@@ -38,7 +40,7 @@ class Best:
         better = value > self.value if self.direction == "max" else value < self.value
         better = better or (not self.weights and value == value)
         self.waited = 0 if better else self.waited + 1
-        if better:
+        if better or value == self.value:
             self.value, self.step, self.epoch = value, step, epoch
             self.weights = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]
         return better

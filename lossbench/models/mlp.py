@@ -20,7 +20,7 @@ def mlp(
     *,
     input_shape: Sequence[int],
     outputs: int,
-    hidden: Sequence[Annotated[int, "[1, inf)"]] = (128,),
+    hidden: Sequence[Annotated[int, "[1, inf)"]] = (256, 128),
     activation: Activation = "relu",
     norm: Norm = "none",
     dropout: Annotated[float, "[0, 1)"] = 0.0,
