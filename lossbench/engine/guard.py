@@ -69,6 +69,7 @@ class Guard:
         self.policy, self.gate, self.optimizers, self.scale, self.max_skips = policy, gate, optimizers, scale, max_skips
         self.buffers = [] if gate == "none" else [b for module in modules for b in module.buffers()]
         self.saved = [torch.empty_like(b) for b in self.buffers]
+        self.looks = gate != "device" and device.type == "cpu"  # whether the host may read numbers in a step
         self.urgent = False  # a bad step was seen on the host: the records should be reviewed now
         self.codes = [torch.tensor(float(v), device=device) for v in Verdict]
         self.latch = torch.zeros((), dtype=torch.bool, device=device)

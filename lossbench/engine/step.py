@@ -54,7 +54,8 @@ class Player:
         for parameter in self.parameters:
             parameter.grad = None
         loss, weights = self._backward(micro_batches) if len(micro_batches) == 1 else self._accumulate(micro_batches)
-        norm = clip_gradients([p.grad for p in self.parameters if p.grad is not None], self.clip)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = clip_gradients(gradients, self.clip, look=self.guard.looks)
         verdict, moved = self.guard.take(loss, norm, weights)
         if moved:
             for schedule in self.schedules:
@@ -94,10 +95,14 @@ class Player:
         return total / divisor, [weight]
 
 
-def clip_gradients(gradients: list[Tensor], clip: Clip) -> Tensor:
-    """Limit the gradients in place; returns their joint 2-norm from before. Equal to torch's `clip_grad_norm_`."""
+def clip_gradients(gradients: list[Tensor], clip: Clip, *, look: bool = False) -> Tensor:
+    """Limit the gradients in place; returns their joint 2-norm from before. Equal to torch's `clip_grad_norm_`.
+
+    Args:
+        look: read the norm, which is free on the CPU, and leave gradients alone that a factor of 1 would not change.
+    """
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if clip.norm is not None and not (norm.is_cpu and norm.item() + 1e-6 < clip.norm):  # on the CPU a look is free
+    if clip.norm is not None and not (look and norm.item() + 1e-6 < clip.norm):
         torch._foreach_mul_(gradients, (clip.norm / (norm + 1e-6)).clamp(max=1.0))
     elif clip.value is not None:
         torch._foreach_clamp_min_(gradients, -clip.value)

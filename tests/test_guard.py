@@ -1,0 +1,259 @@
+"""No update that is not finite gets through: parameters, moments and buffers, at any step, under either gate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lossbench.engine import Clip, Guard, LossScale, Objective, Part, Player, StepRow, autocast
+from lossbench.errors import Diverged
+from lossbench.losses import mse
+from lossbench.optim import Schedule, SchedulerOptions
+from lossbench.tasks import Regression
+
+CPU = torch.device("cpu")
+NAN, INF = float("nan"), float("inf")
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "fused sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "fused adamw": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
+}
+FUSED = [name for name in OPTIMIZERS if name.startswith("fused")]
+GATES = [(name, "host") for name in OPTIMIZERS] + [(name, "device") for name in FUSED]
+
+
+def batch(seed=0, n=8):
+    g = torch.Generator().manual_seed(seed)
+    return {"input": torch.randn(n, 4, generator=g), "target": torch.randn(n, generator=g), "index": torch.arange(n)}
+
+
+def make(optimizer="sgd", *, policy="abort", gate="host", precision="fp32", loss=mse, scheduler=None, **guarded):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
+    made = OPTIMIZERS[optimizer](model.parameters())
+    scale = LossScale(CPU, enabled=precision == "fp16")
+    guard = Guard(policy, gate, [made], scale, [model], device=CPU, **guarded)
+    objective = Objective([Part("loss", 1.0, loss, ("pred", "target"))])
+    schedules = [scheduler(made)] if scheduler else []
+    return Player(
+        model, Regression(), objective, list(model.parameters()), [made], schedules, guard, scale, autocast(precision, CPU), Clip()
+    )
+
+
+def state(player):
+    """Everything that a step may move: parameters, buffers, moments and step counts."""
+    moments = [v for s in player.optimizers[0].state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    return [t.detach().clone() for t in (*player.model.state_dict().values(), *moments)]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def poison(kind, player, good):
+    """A bad step of one kind, and the batch that causes it."""
+    bad = dict(good)
+    if kind == "input":
+        bad["input"] = good["input"].clone().index_fill_(0, torch.tensor([3]), NAN)
+    if kind == "target":
+        bad["target"] = good["target"].clone().index_fill_(0, torch.tensor([3]), INF)
+    if kind == "gradient":  # the loss is finite, its gradient is not: d sqrt(x) / dx at 0, times 0
+        part = player.objective.parts[0]
+
+        def root(pred, target):
+            return mse(pred, target) + (pred * 0).abs().sqrt() * 0
+
+        player.objective.parts = (Part(part.name, 1.0, root, part.needs),)
+    if kind == "norm":  # finite gradients whose norm overflows
+        part = player.objective.parts[0]
+        player.objective.parts = (Part(part.name, 1.0, lambda p, t: p * 1e30, part.needs),)
+    return bad
+
+
+@pytest.mark.parametrize(("optimizer", "gate"), GATES)
+@pytest.mark.parametrize("kind", ["input", "target", "gradient", "norm"])
+@pytest.mark.parametrize("bad_step", [0, 3])
+def test_abort_keeps_the_state_before(optimizer, gate, kind, bad_step):
+    player = make(optimizer, gate=gate)
+    for i in range(bad_step):
+        player.step([batch(i)])
+    before = state(player)
+    # Memory that a careless kernel would take for a momentum buffer.
+    garbage = [torch.full((6, 4), NAN) for _ in range(64)]
+    del garbage
+    bad = poison(kind, player, batch(bad_step))
+    row = player.step([bad])
+    assert row[3].item() == 3.0
+    after = state(player)
+    if bad_step:
+        assert same(before, after)
+    else:
+        assert same(before, after[: len(before)])
+        assert all(torch.isfinite(t).all() for t in after)
+
+
+@pytest.mark.parametrize("optimizer", FUSED)
+def test_the_latch_holds_everything_after_the_first_hit(optimizer):
+    player = make(optimizer, gate="device")
+    player.step([batch(0)])
+    before = state(player)
+    player.step([poison("input", player, batch(1))])
+    later = player.step([batch(2)])  # the host has not looked yet: a good batch must not move anything
+    assert later[3].item() == 0.0
+    assert same(before, state(player))
+
+
+@pytest.mark.parametrize(("optimizer", "gate"), GATES)
+def test_gates_do_the_same_as_none_on_good_steps(optimizer, gate):
+    guarded, free = make(optimizer, gate=gate), make(optimizer, policy="off", gate="none")
+    for i in range(5):
+        guarded.step([batch(i)])
+        free.step([batch(i)])
+    assert same(state(guarded), state(free))
+
+
+def test_without_a_guard_nan_spreads():
+    """The negative control: what the guard keeps out does get in where there is none."""
+    player = make(policy="off", gate="none")
+    player.step([poison("input", player, batch())])
+    assert not all(torch.isfinite(t).all() for t in state(player))
+
+
+@pytest.mark.parametrize(("optimizer", "gate"), [g for g in GATES if g[1] == "host"])
+def test_skip_leaves_one_step_out(optimizer, gate):
+    """Skipping step 2 of 4 equals never having had it."""
+    skipping, without = make(optimizer, policy="skip", gate=gate), make(optimizer)
+    for i in range(4):
+        skipping.step([poison("input", skipping, batch(i)) if i == 2 else batch(i)])
+        if i != 2:
+            without.step([batch(i)])
+    assert same(state(skipping), state(without))
+
+
+def test_schedule_moves_only_with_the_optimizer():
+    def halving(optimizer):
+        options = SchedulerOptions()
+        return Schedule(
+            optimizer,
+            lambda o, _: torch.optim.lr_scheduler.ExponentialLR(o, 0.5),
+            options,
+            total_steps=10,
+            steps_per_epoch=5,
+        )
+
+    player = make(policy="skip", scheduler=halving)
+    rates = []
+    for i in range(4):
+        player.step([poison("input", player, batch(i)) if i == 1 else batch(i)])
+        rates.append(player.lr)
+    assert rates == [0.05, 0.05, 0.025, 0.0125]
+
+
+def test_an_empty_batch_moves_nothing_and_is_no_hit():
+    player = make()
+    player.step([batch(0)])
+    before = state(player)
+    row = player.step([batch(1) | {"weight": torch.zeros(8)}])
+    assert row[3].item() == 1.0
+    assert math.isnan(row[0].item())
+    assert same(before, state(player))
+    player.guard.review([StepRow(2, 1, NAN, 0.1, NAN, 1.0, "empty")])  # does not end the run
+
+
+@pytest.mark.parametrize("optimizer", FUSED)
+def test_an_empty_batch_does_not_latch_on_the_device(optimizer):
+    player = make(optimizer, gate="device")
+    player.step([batch(0)])
+    before = state(player)
+    assert player.step([batch(1) | {"weight": torch.zeros(8)}])[3].item() == 1.0
+    assert same(before, state(player))
+    assert player.step([batch(2)])[3].item() == 0.0
+    assert not same(before, state(player))
+
+
+def rows(*skipped, scale=1.0):
+    return [StepRow(i, 1, NAN if s else 1.0, 0.1, 1.0, scale, s) for i, s in enumerate(skipped, 1)]
+
+
+def test_review_under_abort():
+    with pytest.raises(Diverged, match="step 2: the loss is nan"):
+        make().guard.review(rows("", "nonfinite", ""))
+
+
+def test_review_names_the_gradient_where_the_loss_is_finite():
+    with pytest.raises(Diverged, match=r"step 1: the gradient norm is inf \(the loss is 2\)"):
+        make().guard.review([StepRow(1, 1, 2.0, 0.1, INF, 1.0, "nonfinite")])
+
+
+def test_review_under_skip_is_bounded():
+    guard = make(policy="skip", max_skips=2).guard
+    guard.review(rows("nonfinite", "nonfinite", "", "nonfinite"))
+    guard.review(rows("nonfinite"))  # counted over reviews: the second in a row
+    with pytest.raises(Diverged, match="3 steps in a row were not finite"):
+        guard.review(rows("nonfinite"))
+
+
+def test_loss_scale_has_a_floor():
+    """An Inf loss at every step: 65536 = 2^16 halves 17 times until it is below 1."""
+    player = make(policy="abort", precision="fp16", loss=lambda pred, target: pred * INF)
+    before = state(player)
+    with pytest.raises(Diverged, match=r"step 17: the loss scale fell to 0.5 after 17 overflows in a row"):
+        for step in range(1, 30):
+            loss, norm, scale, verdict = player.step([batch(step)]).tolist()
+            player.guard.review([StepRow(step, 1, loss, 0.1, norm, scale, ("", "empty", "overflow", "nonfinite")[int(verdict)])])
+    assert same(before, state(player))
+
+
+def test_an_overflow_lowers_the_scale_and_training_goes_on():
+    player = make(precision="fp16")
+    first = player.step([poison("target", player, batch(0))])
+    assert first[2:].tolist() == [32768.0, 2.0]
+    before = state(player)
+    second = player.step([batch(1)])
+    assert second[2:].tolist() == [32768.0, 0.0]
+    assert not same(before, state(player))
+
+
+def test_an_empty_batch_leaves_the_scale():
+    player = make(precision="fp16")
+    assert player.step([batch(0) | {"weight": torch.zeros(8)}])[2:].tolist() == [65536.0, 1.0]
+    # The next step is on its own: taken, or an overflow such as a first scale of 65536 brings.
+    assert player.step([batch(1)])[3].item() in (0.0, 2.0)
+
+
+class CountReads(TorchDispatchMode):
+    """Counts the places where the host reads a number from a tensor, each of which would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", FUSED)
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_the_device_gate_never_reads_on_the_host(optimizer, clip):
+    player = make(optimizer, gate="device")
+    player.clip = Clip(norm=clip)
+    player.step([batch(0)])  # the first step is looked at, on purpose
+    with CountReads() as count:
+        for i in range(3):
+            player.step([batch(i)])
+    assert count.reads == 0
+
+
+def test_the_counter_counts():
+    player = make()
+    with CountReads() as count:
+        player.step([batch(0)])
+    assert count.reads > 0
