@@ -39,7 +39,7 @@ def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = Fal
     config, p = run.config, run.player
     directory = RunDirectory(path)
     directory.config(config.text, list(overrides))
-    compared = [f"{split}/{name}" for split in ("val", "test") for name in p.task.directions]
+    compared = [f"{kind}/{name}" for kind in ("best", "test") for name in p.task.directions]
     board = TensorBoard(path, hparams(config), compared, scaled=p.scale.enabled)
     steps = run.length.steps
     per_epoch = run.batches.steps_per_epoch
@@ -66,8 +66,8 @@ def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = Fal
         recorder.flush()
         metrics = final_metrics(run)
         summary = summarise(run, recorder, status, metrics) | ended
-        if "test" in metrics:
-            board.evaluated(summary["steps"], summary["epochs"], {"test": metrics["test"]})
+        if metrics:  # both of the best weights: `val/...` is a curve, and its last point is not the best one
+            board.evaluated(summary["steps"], summary["epochs"], {"best": metrics["val"], "test": metrics["test"]})
         directory.summary(summary)
     except KeyboardInterrupt:
         status = "interrupted"
@@ -120,9 +120,11 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
 
 
 def hparams(config: Config) -> dict[str, Any]:
-    """The choices and every setting of loss, optimizer, schedule, model and trainer, under their config keys."""
-    found: dict[str, Any] = {k: v for k, v in config.choices.items() if k not in ("trainer", "experiment")}
+    """What the HPARAMS tab shows: choices, seed and rate first, then the settings of each, under their config keys."""
+    named = ("loss", "optim", "scheduler", "model", "dataset")
+    found: dict[str, Any] = {name: config.choices.get(name, name) for name in named}
     found["seed"] = config.root.seed
+    found["optim.lr"] = config.plain["optim"].get("lr")
     for group in ("loss", "optim", "scheduler", "model", "trainer"):
         for key, value in config.plain[group].items():
             if key != "_target_":

@@ -86,6 +86,15 @@ by_task = cases()
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small gain nothing from more threads, which only wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def draw(task, *shape, dtype=torch.float64):
     """`out` and `truth`."""
     g = torch.Generator().manual_seed(1)

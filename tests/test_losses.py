@@ -28,6 +28,10 @@ def equal(actual, expected):
     torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), rtol=1e-9, atol=1e-12)
 
 
+def tensor(values):
+    return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
 def mean(result):
     values, weights = result if isinstance(result, tuple) else (result, None)
     return reduce([Term("loss", 1.0, values, weights)])
@@ -104,7 +108,7 @@ def test_multiclass_by_hand(loss, values, weights):
 
 def test_soft_labels_by_hand():
     """Half on a class with p = 1/2, half on one with p = 1/8: (1 + 3) / 2 x log 2, in a plain mean."""
-    soft = torch.tensor([[0.5, 0, 0, 0.5], [0, 0.5, 0.5, 0]], dtype=torch.float64)
+    soft = tensor([[0.5, 0, 0, 0.5], [0, 0.5, 0.5, 0]])
     equal(cross_entropy(EIGHTHS, soft), [2 * LOG2, 2 * LOG2])
 
 
@@ -124,7 +128,7 @@ def test_soft_labels_by_hand():
     ],
 )
 def test_binary_by_hand(loss, values):
-    equal(loss(QUARTERS, torch.tensor(YES_NO, dtype=torch.float64)), values)
+    equal(loss(QUARTERS, tensor(YES_NO)), values)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_binary_by_hand(loss, values):
     ],
 )
 def test_regression_by_hand(loss, values):
-    target = torch.tensor([1.0, -3.0, 7.0], dtype=torch.float64)
+    target = tensor([1.0, -3.0, 7.0])
     equal(loss(target + ERRORS, target), values)
 
 
@@ -158,15 +162,14 @@ def test_several_outputs_give_their_mean(loss):
 def test_cross_entropy_is_torchs_with_its_mean(logits, labels, weight, ignored, smoothing):
     labels[::7] = ignored
     options = {"ignore_index": ignored, "label_smoothing": smoothing}
-    tensor = None if weight is None else torch.tensor(weight, dtype=torch.float64)
     same_with_gradient(
         lambda x: mean(cross_entropy(x, labels, weight=weight, **options)),
-        lambda x: F.cross_entropy(x, labels, weight=tensor, **options),
+        lambda x: F.cross_entropy(x, labels, weight=tensor(weight), **options),
         logits,
     )
     same_with_gradient(
         lambda x: mean(label_smoothing(x, labels, smoothing=smoothing, weight=weight, ignore_index=ignored)),
-        lambda x: F.cross_entropy(x, labels, weight=tensor, **options),
+        lambda x: F.cross_entropy(x, labels, weight=tensor(weight), **options),
         logits,
     )
 
@@ -175,10 +178,9 @@ def test_cross_entropy_is_torchs_with_its_mean(logits, labels, weight, ignored, 
 @pytest.mark.parametrize("weight", [None, CLASS_WEIGHT])
 def test_cross_entropy_of_soft_labels_is_torchs_with_its_mean(logits, scores, g, weight, smoothing):
     soft = torch.rand(40, 5, generator=g, dtype=torch.float64).softmax(1)
-    tensor = None if weight is None else torch.tensor(weight, dtype=torch.float64)
     same_with_gradient(
         lambda x: mean(cross_entropy(x, soft, weight=weight, label_smoothing=smoothing)),
-        lambda x: F.cross_entropy(x, soft, weight=tensor, label_smoothing=smoothing),
+        lambda x: F.cross_entropy(x, soft, weight=tensor(weight), label_smoothing=smoothing),
         logits,
     )
 
@@ -194,10 +196,9 @@ def test_a_batch_that_is_all_ignored_is_nan_as_in_torch(logits, loss):
 @pytest.mark.parametrize("soft", [False, True])
 def test_bce_is_torchs_with_its_mean(scores, targets, pos_weight, soft):
     targets = targets * 0.8 + 0.1 if soft else targets
-    tensor = None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float64)
     same_with_gradient(
         lambda x: mean(bce(x, targets, pos_weight=pos_weight)),
-        lambda x: F.binary_cross_entropy_with_logits(x, targets, pos_weight=tensor),
+        lambda x: F.binary_cross_entropy_with_logits(x, targets, pos_weight=tensor(pos_weight)),
         scores,
     )
 
@@ -254,16 +255,35 @@ def test_focal_on_two_classes_is_the_binary_one(scores, targets):
     )
 
 
-@pytest.mark.parametrize("right", [20.0, 30.0])
-def test_focal_keeps_its_digits_where_the_model_is_sure(right):
-    """The loss is -q^2 log(1 - q) with q = 1 - p_y = 1 / (1 + e^s), which a subtraction would cancel."""
-    q = 1 / (1 + math.exp(right))
-    expected = q**2 * -math.log1p(-q)
-    two = torch.tensor([[0.0, right]], dtype=torch.float64)
-    assert focal(two, torch.tensor([1]))[0].item() == approx(expected, rel=1e-9)
-    one = torch.ones(1, dtype=torch.float64)
-    assert binary_focal(right * one, one, alpha=None).item() == approx(expected, rel=1e-9)
-    assert binary_focal(-right * one, 0 * one, alpha=None).item() == approx(expected, rel=1e-9)
+@pytest.mark.parametrize("score", [20.0, 30.0])
+def test_binary_focal_keeps_its_digits_where_the_model_is_sure(score):
+    """It is q^2 x BCE with q = 1 - p_t = 1 / (1 + e^s), which a subtraction from 1 would cancel."""
+    scores, targets = tensor([score, -score]), tensor([1.0, 0.0])
+    ratio = binary_focal(scores, targets, alpha=None) / bce(scores, targets)
+    assert ratio.tolist() == pytest.approx(2 * [1 / (1 + math.exp(score)) ** 2], rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (lambda: bce(tensor([1e4, -1e4]), tensor([0.0, 1.0])), [1e4, 1e4]),
+        (lambda: binary_focal(tensor([1e4, -1e4]), tensor([0.0, 1.0])), [7.5e3, 2.5e3]),
+        (lambda: cross_entropy(tensor([[1e4, -1e4]]), torch.tensor([1]))[0], [2e4]),
+        (lambda: label_smoothing(tensor([[1e4, -1e4]]), torch.tensor([1]))[0], [0.95 * 2e4]),
+        (lambda: focal(tensor([[1e4, -1e4]]), torch.tensor([1]))[0], [2e4]),
+        (lambda: mse(tensor([1e4]), tensor([-1e4])), [4e8]),
+        (lambda: mae(tensor([1e4]), tensor([-1e4])), [2e4]),
+        (lambda: huber(tensor([1e4]), tensor([-1e4])), [2e4 - 0.5]),
+    ],
+)
+def test_far_out_by_hand(found, expected):
+    equal(found(), expected)
+
+
+@pytest.mark.parametrize("loss", [mse, mae, huber])
+def test_the_gradient_vanishes_where_the_target_is_met(loss):
+    x = tensor([2.0, -1.0]).requires_grad_()
+    equal(torch.autograd.grad(loss(x, x.detach()).sum(), x)[0], [0.0, 0.0])
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
@@ -336,7 +356,7 @@ def test_balanced_on_0_1_targets(targets, ratio, share):
 
 def test_balanced_bce_weighs_both_sides_the_same():
     """With the ratio as pos_weight a constant logit is best at p = 1/2: its gradient at 0 vanishes."""
-    targets = torch.tensor([1.0, 0, 0, 0, 0], dtype=torch.float64)
+    targets = tensor([1.0, 0, 0, 0, 0])
     x = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     loss = bce(x, targets, pos_weight=negatives_per_positive(targets, 2))
     assert torch.autograd.grad(loss.sum(), x)[0].sum().item() == approx(0, abs=1e-12)

@@ -115,7 +115,7 @@ def test_taken(value, hint, expected):
         ("x", float | bool, "group.key must be a number or true or false, got 'x'"),
         ([1], dict[str, int], "group.key must be a mapping, got [1]"),
         (3, list[float], "group.key must be a list (a number each), got 3"),
-        ("12", list[float], "group.key must be a list (a number each), got '12'"),
+        ("ab", list[str], "group.key must be a list (text each), got 'ab'"),
         (["a", 1], list[int], "group.key must be a list (a whole number each), got ['a', 1]"),
         ("minn", Literal["min", "max"], "group.key must be one of min, max, got 'minn'; did you mean 'min'?"),
         ("maxx", Literal["min", "max"], "group.key must be one of min, max, got 'maxx'; did you mean 'max'?"),
@@ -156,6 +156,7 @@ def test_refused_type(value, hint, message):
         (math.nan, Annotated[float, "(-inf, inf)"], "group.key must be a finite number, got nan"),
         (-2, Annotated[int, "[-1, 5]"], "group.key must be in [-1, 5], got -2"),
         (0, Advised, "group.key must be greater than 0, got 0.0; nothing would be learned"),
+        (-1, Advised, "group.key must be greater than 0, got -1.0"),  # the advice is for a value of 0
         (0, Annotated[float | None, "(0, inf)"], "group.key must be greater than 0, got 0.0"),
         (0, Literal["epoch"] | Count, "group.key must be at least 1, got 0"),
         (0, Count | None, "group.key must be at least 1, got 0"),

@@ -25,7 +25,7 @@ class TensorBoard:
     """One event file of a run. The scalars of a step travel in one event, which is many times cheaper than one each.
 
     Args:
-        hparams: the run's hyperparameters, for the HPARAMS tab.
+        hparams: the run's hyperparameters, for the HPARAMS tab; it shows the first ones first.
         metrics: the tags that the HPARAMS tab compares runs by; other scalars stay out of it.
         scaled: whether there is a loss scale to show (fp16).
     """
@@ -44,7 +44,7 @@ class TensorBoard:
                 Event(file_version="brain.Event:2", wall_time=now),
                 Event(session_log=SessionLog(status=SessionLog.START), step=0, wall_time=now),
                 Event(summary=_experiment(plain, metrics), step=0, wall_time=now),
-                Event(summary=hparams_pb(plain, trial_id=str(directory), start_time_secs=now), step=0, wall_time=now),
+                Event(summary=hparams_pb(plain, trial_id="/".join(directory.parts[-2:]), start_time_secs=now), step=0, wall_time=now),
             ]
         )
 
@@ -108,7 +108,7 @@ def _experiment(hparams: Mapping[str, Any], metrics: Sequence[str]) -> Summary:
     experiment = api_pb2.Experiment(
         hparam_infos=[
             api_pb2.HParamInfo(name=name, type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64))
-            for name, value in sorted(hparams.items())
+            for name, value in hparams.items()
         ],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
     )
