@@ -13,16 +13,22 @@ from omegaconf import DictConfig
 
 from lossbench import catalog
 from lossbench.console import say
-from lossbench.errors import ConfigError, Diverged, LossbenchError, ResourceError, did_you_mean
+from lossbench.errors import ConfigError, Diverged, ResourceError, did_you_mean
 from lossbench.naming import register_resolvers
 
 
 class Refused(BaseException):
-    """Carries an error out of a Hydra callback: Hydra turns a callback's Exceptions into warnings."""
+    """Carries an error past Hydra, which makes a warning of a callback's Exception, and adds a line to a job's."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
+
+EXCLUSIVE = ("run", "multirun", "cfg", "info")
+REMOVED = ("--shell-completion", "-sc", "--experimental-rerun")  # we have our own; a rerun reads a pickle
+
+# What Hydra would not read as an option's name.
+_NO_NAME = re.compile(r"[\[{]|([-+]?(\d[\d_]*\.?\d*(e[-+]?\d+)?|inf|nan)|null|true|false)$", re.IGNORECASE)
 
 # Hydra has no other way from its callback, which runs before the run's directory exists, to the job.
 _prepared: list[Any] = []
@@ -35,6 +41,7 @@ def train(arguments: Sequence[str]) -> None:
         LossbenchError: the run's or the sweep's end, where it is not a good one.
     """
     import hydra
+    from hydra.errors import HydraException
 
     flags, overrides = split_flags(arguments)
     _check_config_dir(flags)
@@ -49,6 +56,8 @@ def train(arguments: Sequence[str]) -> None:
     except Refused as refused:
         raise refused.error from None
     except OSError as error:
+        if isinstance(error, HydraException):  # a missing config is both
+            raise
         raise ResourceError(
             f"cannot write to '{error.filename}': {error.strerror}; output_root says where runs go"
         ) from error
@@ -58,29 +67,48 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's flags, which it wants first, and the overrides, in the order given.
 
     Raises:
-        ConfigError: a flag that Hydra does not have, or one without its value.
+        ConfigError: a flag that we do not have, one without its value, or two that exclude each other.
     """
     from hydra._internal.utils import get_args_parser
 
-    known = get_args_parser()._option_string_actions
+    known = {k: v for k, v in get_args_parser()._option_string_actions.items() if k not in REMOVED}
     flags: list[str] = []
     overrides: list[str] = []
+    modes: dict[str, str] = {}
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        name = word.partition("=")[0]
         if not word.startswith("-"):
             overrides.append(word)
-        elif name not in known:
+            continue
+        name = word.partition("=")[0]
+        if name not in known:
             raise ConfigError(f"there is no flag '{name}'{did_you_mean(name, known)} (lossbench train --help)")
-        else:
-            flags.append(word)
-            needs_value = known[name].nargs is None and "=" not in word
-            if needs_value and (not rest or rest[0].startswith("-")):
-                raise ConfigError(f"{name} needs a value")
-            if needs_value or (known[name].nargs == "?" and rest and rest[0] in (known[name].choices or ())):
-                flags.append(rest.pop(0))
+        flags += [name, *_flag_value(known[name], word, rest)]
+        if known[name].dest in EXCLUSIVE:
+            modes[known[name].dest] = name
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(modes.values())} exclude each other; choose one")
     return flags, overrides
+
+
+def _flag_value(flag: Any, word: str, rest: list[str]) -> list[str]:
+    """What follows the flag in its own word or, taken away there, in `rest`."""
+    name, equals, value = word.partition("=")
+    choices = flag.choices or ()
+    if flag.nargs == 0:
+        if equals:
+            raise ConfigError(f"{name} takes no value")
+        return []
+    if not equals and flag.nargs == "?":
+        value = rest.pop(0) if rest and rest[0] in choices else flag.const
+    elif not equals:
+        if not rest or rest[0].startswith("-"):
+            raise ConfigError(f"{name} needs a value")
+        value = rest.pop(0)
+    if choices and value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got '{value}'")
+    return [value]
 
 
 def job(cfg: DictConfig) -> dict[str, Any]:
@@ -92,6 +120,13 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     overrides, path = list(hydra_cfg.overrides.task), Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode == RunMode.MULTIRUN:
         return _sweep_job(cfg, dict(hydra_cfg.runtime.choices), path, overrides)
+    try:
+        return _single(path, overrides)
+    except Exception as error:
+        raise Refused(error) from error
+
+
+def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
     from lossbench.observe.screen import show_summary
     from lossbench.run import execute
 
@@ -114,13 +149,15 @@ def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: 
     """A job of a sweep: what goes wrong in it is a row of the table, and the others run."""
     from lossbench.build import build
     from lossbench.config import check
+    from lossbench.hydra_errors import translate
     from lossbench.run import execute
 
     settings = dict(o.split("=", 1) for o in overrides if "=" in o)
     try:
         row = execute(build(check(cfg, choices)), path, overrides, brief=True)
-    except LossbenchError as error:
-        row = {"status": "failed", "metrics": {}, "error": str(error)}
+    except (Exception, SystemExit) as error:  # a user's own code can even leave
+        text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
+        row = {"status": "failed", "metrics": {}, "error": " ".join(text.split())}
         _leave_empty(path)
     outcome = row.get("error") or f"val {row['best']['metric']} {row['best']['value']:.4g}, {row['seconds']:.1f} s"
     say(f"{path.name}: {row['status']}; {outcome}")
@@ -147,8 +184,8 @@ def before_run(config: DictConfig) -> None:
 def _check_choices(overrides: Sequence[str]) -> None:
     """Refuse a group set to what can be no option's name."""
     for override in overrides:
-        group, _, value = override.partition("=")
-        if group in catalog.GROUPS[:-1] and re.match(r"[\[{]|null$|\d+$", value):
+        group, _, value = override.lstrip("+").partition("=")
+        if group in catalog.GROUPS[:-1] and any(map(_NO_NAME.match, value.split(","))):
             raise ConfigError(f"{group} must be one of {', '.join(catalog.names(group))}, got '{value}'")
 
 

@@ -23,4 +23,4 @@ def compose(*overrides: str) -> Config:
 
 def check_composed(cfg: DictConfig) -> Config:
     """Check a config as Hydra composes it, with its own part, which says what was chosen in each group."""
-    return check(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), dict(cfg.hydra.runtime.choices))
+    return check(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), dict(cfg.hydra.runtime.choices))

@@ -20,7 +20,7 @@ from lossbench.errors import ConfigError, did_you_mean
 from lossbench.losses.weights import FromTraining
 from lossbench.naming import run_name
 from lossbench.optim import SchedulerOptions
-from lossbench.signatures import bind, hints, parameters, required
+from lossbench.signatures import bind, hints, parameters, required, show
 from lossbench.tasks import TASKS, Task
 
 # A user's own loss, and torch's own, call the task's pair by one of these.
@@ -153,18 +153,21 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     for group in catalog.GROUPS[:-1]:
         if not isinstance(plain.get(group), dict):
             options = ", ".join(catalog.names(group))
-            raise ConfigError(f"{group} must be one of {options}, got {plain.get(group)!r}")
-    root = Root(**_own("", Root, {k: v for k, v in plain.items() if not isinstance(v, Mapping)}))
-    run_name(root.name, choices)
-    unknown = [k for k in plain if k not in (*catalog.GROUPS, *(f.name for f in fields(Root)))]
+            raise ConfigError(f"{group} must be one of {options}, got {show(plain.get(group))}")
+    known = [*(f.name for f in fields(Root)), *catalog.GROUPS]
+    unknown = [k for k in plain if k not in known]
     if unknown:
-        raise ConfigError(f"unexpected key '{unknown[0]}'{did_you_mean(unknown[0], plain)}")
+        raise ConfigError(f"unexpected key '{unknown[0]}'{did_you_mean(unknown[0], known)}")
+    root = Root(**_own("", Root, {k: v for k, v in plain.items() if k not in catalog.GROUPS}))
+    run_name(root.name, choices)
+    if not root.output_root.strip():
+        raise ConfigError("output_root is empty; set output_root=DIRECTORY, or output_root=. for the current one")
     trainer = TrainerOptions(**_own("trainer", TrainerOptions, plain["trainer"]))
     _check_device(trainer.device)
     if trainer.clip_norm is not None and trainer.clip_value is not None:
         raise ConfigError("trainer.clip_norm and trainer.clip_value are two ways to clip; set one of them to null")
     dataset_own, dataset_rest = _divide(plain["dataset"], DatasetOptions)
-    options = DatasetOptions(**_own("dataset", DatasetOptions, dataset_own))
+    dataset_options = DatasetOptions(**_own("dataset", DatasetOptions, dataset_own))
     scheduler_own, scheduler_rest = _divide(plain["scheduler"], SchedulerOptions)
     scheduler_options = SchedulerOptions(**_own("scheduler", SchedulerOptions, scheduler_own))
     config = Config(
@@ -172,8 +175,8 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         choices={k: str(choices[k]) for k in catalog.GROUPS if choices.get(k) is not None},
         trainer=trainer,
         dataset=_call("dataset", dataset_rest, choices),
-        dataset_options=options,
-        split=SplitShares(**_own("dataset.split", SplitShares, options.split)),
+        dataset_options=dataset_options,
+        split=SplitShares(**_own("dataset.split", SplitShares, dataset_options.split)),
         model=_call("model", plain["model"], choices),
         losses=_losses(plain["loss"], choices),
         optim=_call("optim", plain["optim"], choices),
@@ -223,6 +226,8 @@ def _called(target: Callable[..., Any]) -> Callable[..., Any]:
         return target
     from functools import partial
 
+    if not hasattr(target, "forward"):
+        raise ConfigError(f"loss: {target.__name__} must be a function or a torch.nn.Module with a forward")
     return partial(target.forward, None)  # type: ignore[attr-defined]
 
 
@@ -232,9 +237,13 @@ def _misfit(config: Config, task: type[Task]) -> str:
     fits = [name for name in catalog.losses_for(task.name) if name != "default"]
     usual = {"multiclass": "cross_entropy", "binary": "bce", "regression": "mse"}.get(task.name, fits[0])
     needs = ", ".join(required(_called(loss.target)))
+    gives = f"dataset '{dataset}' gives ({', '.join(task.fields)})"
+    if not needs:
+        return f"loss '{loss.name}' takes no field: it needs parameters without a default; {gives}"
+    given = "".join(f" dataset.{key}={config.dataset.values[key]}" for key in required(config.dataset.target))
     return (
-        f"loss '{loss.name}' needs ({needs}); dataset '{dataset}' gives ({', '.join(task.fields)}); "
-        f"fits: {', '.join(fits)}; try: lossbench train dataset={dataset} loss={usual}"
+        f"loss '{loss.name}' needs ({needs}); {gives}; "
+        f"fits: {', '.join(fits)}; try: lossbench train dataset={dataset}{given} loss={usual}"
     )
 
 
@@ -284,7 +293,7 @@ def _divide(group: Mapping[str, Any], schema: type) -> tuple[dict[str, Any], dic
 
 def _call(group: str, given: Mapping[str, Any], choices: Mapping[str, str]) -> Call:
     name = str(choices.get(group, group))
-    target = _locate(group, given.get("_target_"))
+    target = locate(group, given.get("_target_"))
     rest = {k: v for k, v in given.items() if k != "_target_"}
     values = bind(group, target, rest, filled=FILLED[group], ranges=_RANGES.get(group), owner=name)
     return Call(name, target, values)
@@ -294,23 +303,28 @@ def _losses(given: Mapping[str, Any], choices: Mapping[str, str]) -> list[Call]:
     name = str(choices.get("loss", "loss"))
     targets = given.get("_target_")
     rest = {k: v for k, v in given.items() if k != "_target_"}
-    calls = [Call(name, _locate("loss", t), rest) for t in (targets if isinstance(targets, list) else [targets])]
+    calls = [Call(name, locate("loss", t), rest) for t in (targets if isinstance(targets, list) else [targets])]
     for key in rest:
         if not any(key in parameters(call.target) for call in calls):
             bind("loss", calls[0].target, {key: rest[key]}, filled=required(calls[0].target), owner=name)
     return calls
 
 
-def _locate(group: str, path: Any) -> Callable[..., Any]:
-    """The function or class that `_target_` names."""
-    from hydra.utils import get_object
+def locate(group: str, path: Any) -> Callable[..., Any]:
+    """The function or class that `_target_` names.
+
+    Raises:
+        ConfigError: it names none, or its module cannot be imported.
+    """
+    from hydra._internal.utils import _locate  # hydra.utils.get_object also logs what it raises
 
     if not isinstance(path, str):
         raise ConfigError(f"{group}: its YAML file must have _target_: a function's or class's import path")
     try:
-        found = get_object(path)
-    except Exception as error:  # an import runs the user's module: anything can come out of it
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found = _locate(path)
+    except (Exception, SystemExit) as error:  # an import runs the user's module: anything can come out of it
+        cause = error.__cause__ or error
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise ConfigError(
             f"{group}._target_: cannot import '{path}' ({reason}); a module of yours is looked for "
             "in the current directory and on PYTHONPATH"
@@ -330,7 +344,8 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError("the config refers to itself: an interpolation loop") from error
     except InterpolationResolutionError as error:
-        raise ConfigError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
+        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
+        raise ConfigError(f"{error.full_key or 'the config'}: {reason.strip(chr(34))}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(plain, dict)

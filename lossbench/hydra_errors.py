@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lossbench import catalog
 from lossbench.errors import ConfigError, LossbenchError, did_you_mean
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
+_NO_ITEM = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
+_CHOSEN_TWICE = re.compile(r"Multiple values for (\S+)\. To override")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^=']+)=(.*)'\n")
 
 
@@ -33,12 +37,18 @@ def translate(error: BaseException, arguments: Sequence[str]) -> LossbenchError 
             return ConfigError(_unreadable(link.override))
         if match := _NO_KEY.search(str(link)):
             return ConfigError(_no_key(match.group(1), arguments))
+        if match := _NO_ITEM.search(str(link)):
+            return ConfigError(f"there is no '{match.group(1)}' to take away, or it is null")
+        if match := _CHOSEN_TWICE.search(str(link)):
+            return ConfigError(f"{match.group(1)} is chosen once; write {match.group(1)}=NAME, without '+'")
         if match := _AMBIGUOUS.search(str(link)):
             count = match.group(2).count(",") + 1
             return ConfigError(
                 f"{match.group(1)} has {count} values; add -m to sweep over them, or quote them as one: "
                 f"\"{match.group(1)}='{match.group(2)}'\""
             )
+        if isinstance(link, ValueError) and "Config group override must be" in str(link):
+            return ConfigError("a config group must be given the name of an option")
         if isinstance(link, RecursionError):
             return ConfigError("the config refers to itself: an interpolation loop")
     if isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
@@ -82,36 +92,59 @@ def _unreadable(override: str) -> str:
 def _no_key(key: str, arguments: Sequence[str]) -> str:
     """A key that the composed config does not have; for a group's option, what the option has."""
     group, _, rest = key.partition(".")
-    known = _keys(arguments)
+    config = _composed(arguments)
+    known = _keys(config)
     if group in catalog.GROUPS and rest:
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{group}=")), None)
         has = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and k != f"{group}._target_"]
         close = get_close_matches(rest, has, n=1)
         near = f"; did you mean '{group}.{close[0]}'?" if close else ""
+        has_these = f"(has: {', '.join(has) or 'none'})"
+        if not near and rest in _taken(config, group):
+            return f"no key '{key}' in the config {has_these}; +{key}=VALUE adds it"
         if near or chosen is None:
-            return f"no key '{key}'{near} (has: {', '.join(has)})"
-        return f"{chosen} has no option '{rest}' (has: {', '.join(has)})"
+            return f"no key '{key}'{near} {has_these}"
+        return f"{chosen} has no option '{rest}' {has_these}"
     return f"no key '{key}'{did_you_mean(key, known)}"
 
 
-def _keys(arguments: Sequence[str]) -> list[str]:
-    """Every key of the config that the group choices among the arguments give."""
+def _composed(arguments: Sequence[str]) -> DictConfig:
+    """The config that the group choices among the arguments give."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import DictConfig
 
     choices = [a for a in arguments if a.partition("=")[0] in catalog.GROUPS and "," not in a]
+    dirs = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    try:
+        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+            paths = ",".join(f"'file://{Path(value).resolve()}'" for value in dirs)
+            return compose("config", overrides=[f"hydra.searchpath=[{paths}]", *choices])
+    except Exception:  # a second mistake among the choices: the message goes without suggestions
+        return DictConfig({})
+
+
+def _keys(config: DictConfig) -> list[str]:
+    """Every key of a config, those below with their path."""
 
     def walk(node: DictConfig, prefix: str) -> list[str]:
         found = []
         for name in node:
-            found.append(f"{prefix}{name}")
+            found.append(f"{prefix}{name!s}")
             child = node._get_node(name)
             if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-                found += walk(child, f"{prefix}{name}.")
+                found += walk(child, f"{prefix}{name!s}.")
         return found
 
+    return walk(config, "")
+
+
+def _taken(config: DictConfig, group: str) -> list[str]:
+    """What the targets of a group take, listed in their YAML file or not."""
+    from lossbench.config import locate
+    from lossbench.signatures import parameters
+
+    targets = config.get(group, {}).get("_target_") or []
     try:
-        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-            return walk(compose("config", overrides=choices), "")
-    except Exception:  # a second mistake among the choices: the message goes without suggestions
+        found = [locate(group, path) for path in ([targets] if isinstance(targets, str) else targets)]
+    except ConfigError:
         return []
+    return [name for target in found for name in parameters(target)]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from lossbench.errors import ConfigError, did_you_mean
 
 _MISMATCH = object()
+_ANNOTATED: Any = Annotated
 _INTERVAL = re.compile(r"^([\[(])\s*(-?[\w.]+)\s*,\s*(-?[\w.]+)\s*([\])])$")
 _KIND = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 
@@ -41,7 +42,7 @@ def accepts_any(target: Callable[..., Any]) -> bool:
 
 def hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Annotations with their `Annotated` metadata; empty where they cannot be evaluated."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         return get_type_hints(function, include_extras=True)
     except Exception:  # a foreign annotation may name what only its type checker imports
@@ -75,14 +76,14 @@ def bind(
     missing = [k for k in required(target) if k not in given and k not in filled]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is required; set {path}.{missing[0]}=VALUE")
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in given.items():
         if value is None and key in filled:
             values[key] = None
             continue
         hint = annotated.get(key, Any)
         if ranges and key in ranges:
-            hint = Annotated[(hint, *ranges[key])]
+            hint = _ANNOTATED[(hint, *ranges[key])]
         values[key] = convert(f"{path}.{key}" if path else key, value, hint)
     return values
 
@@ -96,7 +97,7 @@ def convert(path: str, value: Any, hint: Any) -> Any:
     """`value` as the type that `hint` asks for; raises ConfigError with the key's path if it is none."""
     result = _convert(value, hint)
     if result is _MISMATCH:
-        raise ConfigError(f"{path} must be {describe(hint)}, got {_show(value)}{_near(value, hint)}")
+        raise ConfigError(f"{path} must be {describe(hint)}, got {show(value)}{_near(value, hint)}")
     _check_ranges(path, result, hint)
     return result
 
@@ -148,9 +149,12 @@ def _convert(value: Any, hint: Any) -> Any:
 def _number(value: Any, kind: type) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _MISMATCH
-    if kind is float:
+    if kind is int:
+        return int(value) if isinstance(value, int) or value.is_integer() else _MISMATCH  # 1e3 is a whole number
+    try:
         return float(value)
-    return int(value) if float(value).is_integer() else _MISMATCH  # 1e3 is a whole number
+    except OverflowError:  # a whole number with more than 308 digits
+        return _MISMATCH
 
 
 def _sequence(value: Any, origin: type, args: tuple[Any, ...]) -> Any:
@@ -182,8 +186,9 @@ def _check_ranges(path: str, value: Any, hint: Any) -> None:
             if _convert(value, member) is not _MISMATCH:
                 return _check_ranges(path, value, member)
     elif isinstance(value, (list, tuple)) and get_args(hint):
-        for number in value:
-            _check_ranges(path, number, get_args(hint)[0])
+        kinds = get_args(hint) if isinstance(value, tuple) and get_args(hint)[-1] is not Ellipsis else ()
+        for number, kind in zip(value, kinds or [get_args(hint)[0]] * len(value), strict=True):
+            _check_ranges(path, number, kind)
     return None
 
 
@@ -200,10 +205,11 @@ def _check_interval(path: str, number: float, match: re.Match[str], advice: str)
         wanted = "a finite number" + ("" if math.isinf(lo) else f", {'at least' if left == '[' else 'above'} {low}")
     else:
         wanted = f"in {match.group()}"
-    raise ConfigError(f"{path} must be {wanted}, got {_show(number)}{advice if number == 0 else ''}")
+    raise ConfigError(f"{path} must be {wanted}, got {show(number)}{advice if number == 0 else ''}")
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value as YAML has it, text in quotes."""
     if value is None:
         return "null"
     if isinstance(value, bool):

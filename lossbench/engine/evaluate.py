@@ -30,7 +30,7 @@ def evaluate(
     for batch in gather(split, torch.arange(len(split)), batch_size, workers):
         with cast():
             fields = task.forward(model, batch, needs)
-        totals.append([torch.stack(_pair(*sums(term))) for term in objective.terms(fields)])
+        totals.append([torch.stack(_pair(*sums(term, len(batch["index"])))) for term in objective.terms(fields)])
         kept.append({name: fields[name] for name in task.pair})
     for module, training in modes:
         module.training = training

@@ -82,7 +82,10 @@ def reduce(terms: Sequence[Term], reduction: Reduction = "mean") -> Tensor:
     return total
 
 
-def sums(term: Term) -> tuple[Tensor, Tensor | int]:
-    """Coefficient x sum(values), and what it is to be divided by, for a mean over several batches."""
-    weight = len(term.values) if term.weights is None else term.weights.sum()
-    return term.coefficient * term.values.sum(), weight
+def sums(term: Term, examples: int) -> tuple[Tensor, Tensor | int]:
+    """Coefficient x sum(values), and what it is to be divided by, for a mean over several batches.
+
+    A loss that reduces for itself stands for each of the batch's examples.
+    """
+    values = term.values if term.values.dim() else term.values * examples
+    return term.coefficient * values.sum(), examples if term.weights is None else term.weights.sum()

@@ -85,7 +85,7 @@ class Player:
         parts = []
         for batch in micro_batches:
             (term,) = self._terms(batch)
-            value, weight = sums(term)
+            value, weight = sums(term, len(batch["index"]))
             self.scale.scale(value / constant).backward()  # type: ignore[no-untyped-call]
             parts.append(torch.stack((value.detach(), torch.as_tensor(weight, dtype=value.dtype, device=value.device))))
         total, weight = torch.stack(parts).sum(0)
@@ -101,7 +101,7 @@ def clip_gradients(gradients: list[Tensor], clip: Clip, *, look: bool = False) -
     Args:
         look: read the norm, which is free on the CPU, and leave gradients alone that a factor of 1 would not change.
     """
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     if clip.norm is not None and not (look and norm.item() + 1e-6 < clip.norm):
         torch._foreach_mul_(gradients, (clip.norm / (norm + 1e-6)).clamp(max=1.0))
     elif clip.value is not None:

@@ -1,7 +1,7 @@
 """Losses as pure functions: fields in, one unreduced value per example out; hyperparameters are keyword-only.
 
 A function returns its values (N,), or a pair (values, weights) where its mean is a weighted one:
-sum(values) / sum(weights). Every one is usable in any training loop, and differentiable to any order.
+sum(values) / sum(weights). Every one is usable in any training loop.
 """
 
 from lossbench.losses.binary import bce, binary_focal

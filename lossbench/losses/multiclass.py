@@ -51,7 +51,7 @@ def label_smoothing(
     `others_only`, 1 - eps on the true class and eps / (C - 1) on each other.
 
     Shapes: logits (N, C); labels (N,) class ids; returns (N,), with the weights (N,) of its mean where there are any.
-    Hyperparameters: `smoothing` eps; `others_only`; `weight` and `ignore_index` as for cross_entropy.
+    Hyperparameters: `smoothing` eps, with `others_only` at most (C - 1) / C; `others_only`; `weight` and `ignore_index` as for cross_entropy.
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; Mueller et al. 2019.
     """
     if others_only:

@@ -24,8 +24,9 @@ class FromTraining:
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
     """n / (C n_c): every class weighs the same in all. (N,) -> (C,); King and Zeng 2001, as scikit-learn."""
-    counts = torch.bincount(labels, minlength=classes).to(torch.get_default_dtype())
-    return labels.numel() / (classes * counts.clamp_min(1))
+    seen = labels[labels >= 0]  # ignored labels are below 0
+    counts = torch.bincount(seen, minlength=classes).to(torch.get_default_dtype())
+    return seen.numel() / (classes * counts.clamp_min(1))
 
 
 def negatives_per_positive(targets: Tensor, classes: int) -> Tensor:

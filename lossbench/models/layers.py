@@ -22,3 +22,10 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 def activation_layer(name: Activation) -> nn.Module:
     """A fresh activation module."""
     return _ACTIVATIONS[name]()
+
+
+def norm_layers(name: Norm, size: int) -> list[nn.Module]:
+    """The norm of a layer of `size` features, or nothing."""
+    if name == "none":
+        return []
+    return [nn.BatchNorm1d(size) if name == "batch" else nn.LayerNorm(size)]

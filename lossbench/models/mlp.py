@@ -8,7 +8,7 @@ from typing import Annotated
 
 from torch import nn
 
-from lossbench.models.layers import Activation, Norm, activation_layer
+from lossbench.models.layers import Activation, Norm, activation_layer, norm_layers
 
 
 def linear(*, input_shape: Sequence[int], outputs: int, bias: bool = True) -> nn.Module:
@@ -29,11 +29,10 @@ def mlp(
 
     Each hidden layer is Linear, norm, activation, dropout (Rumelhart, Hinton and Williams 1986).
     """
-    norms = {"none": lambda n: [], "batch": lambda n: [nn.BatchNorm1d(n)], "layer": lambda n: [nn.LayerNorm(n)]}
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(input_shape)
     for size in hidden:
-        layers += [nn.Linear(width, size), *norms[norm](size), activation_layer(activation)]
+        layers += [nn.Linear(width, size), *norm_layers(norm, size), activation_layer(activation)]
         layers += [nn.Dropout(dropout)] if dropout else []
         width = size
     return nn.Sequential(*layers, nn.Linear(width, outputs))

@@ -41,7 +41,8 @@ def masked_crc32c(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
     for column in rows.T:
         crc = _TABLE[(crc ^ column) & 0xFF] ^ (crc >> 8)
     crc = ~crc
-    return ((crc >> 15) | (crc << 17)) + np.uint32(_MASK)
+    masked: NDArray[np.uint32] = ((crc >> 15) | (crc << 17)) + np.uint32(_MASK)
+    return masked
 
 
 def _table() -> NDArray[np.uint32]:

@@ -1,0 +1,67 @@
+"""Every command in the README is run, with the files that it shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_iris
+
+from lossbench.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+CI = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
+FILES = re.findall(r"`(my_\S+)`:\n\n```(?:python|yaml)\n(.*?)```", README, re.S)
+PYTHON = [code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "import" in code]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A directory with the files that the README shows, and the table that it speaks of."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    iris = load_iris()
+    lines = [",".join([*map(str, row), iris.target_names[k]]) for row, k in zip(iris.data, iris.target, strict=True)]
+    (tmp_path / "flowers.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("lossbench")])
+def test_command(command, desk, monkeypatch):
+    words = shlex.split(command)
+    monkeypatch.setattr("sys.argv", words)
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code in (0, None)  # noqa: PT017
+
+
+def test_the_other_commands_are_known():
+    """The two for a fresh machine are run by CI, word for word; TensorBoard reads what tests/test_records.py reads."""
+    others = [c for c in COMMANDS if not c.startswith("lossbench")]
+    installs = [c for c in others if c.startswith("python3 -m venv")]
+    assert [c for c in others if c not in installs] == ["tensorboard --logdir outputs"]
+    patterns = re.findall(r"^readme '(.*)'$", CI, re.M)
+    assert len(installs) == len(patterns) == 2
+    first = [next(line for line in README.splitlines() if re.search(p, line)) for p in patterns]
+    assert first == installs
+
+
+def test_the_files_are_found():
+    assert [name for name, _ in FILES] == [
+        "my_losses.py",
+        "my_conf/loss/asymmetric_mse.yaml",
+        "my_conf/loss/torch_smooth_l1.yaml",
+    ]
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python(code):
+    names = {}
+    exec(code, names)
+    assert names["loss"].dim() == 0
