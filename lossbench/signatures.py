@@ -83,7 +83,8 @@ def bind(
             continue
         hint = annotated.get(key, Any)
         if ranges and key in ranges:
-            hint = _ANNOTATED[(hint, *ranges[key])]
+            noted = (hint, *ranges[key])
+            hint = _ANNOTATED[noted]
         values[key] = convert(f"{path}.{key}" if path else key, value, hint)
     return values
 

@@ -35,7 +35,13 @@ BATCH, CLIP = 64, 1.0
 
 def fresh(steps: int, device: str, *overrides: str) -> Run:
     """A run of the benchmark's problem, built and ready."""
-    fixed = (f"trainer.steps={steps}", f"trainer.device={device}", f"trainer.clip_norm={CLIP}", "trainer.precision=fp32", "model.hidden=[128]")
+    fixed = (
+        f"trainer.steps={steps}",
+        f"trainer.device={device}",
+        f"trainer.clip_norm={CLIP}",
+        "trainer.precision=fp32",
+        "model.hidden=[128]",
+    )
     return build(compose(*fixed, f"trainer.eval_every={steps}", *overrides))
 
 
@@ -153,7 +159,11 @@ def main() -> None:
     print(f"torch {torch.__version__}, {options.device}, {options.threads} thread(s), {options.rounds} rounds")
     for name, values in times.items():
         print(f"{name:18} {statistics.median(values):8.0f} us a step")
-    for name, base, limit in (("engine", "tutorial", 0.65), ("engine", "bare", 1.15), ("engine", "engine, no guard", 1.03)):
+    for name, base, limit in (
+        ("engine", "tutorial", 0.65),
+        ("engine", "bare", 1.15),
+        ("engine", "engine, no guard", 1.03),
+    ):
         ratios = sorted(a / b for a, b in zip(times[name], times[base], strict=True))
         print(
             f"{name} / {base}: median {statistics.median(ratios):.3f} "

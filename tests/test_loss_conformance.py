@@ -76,11 +76,7 @@ def cases(takes=lambda target: True):
 by_file = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 by_target = pytest.mark.parametrize(
     ("card", "target"),
-    [
-        pytest.param(card, target, id=f"{card.name}-{target.__name__}")
-        for card in CARDS
-        for target in targets(card)
-    ],
+    [pytest.param(card, target, id=f"{card.name}-{target.__name__}") for card in CARDS for target in targets(card)],
 )
 by_task = cases()
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)

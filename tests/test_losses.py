@@ -215,9 +215,7 @@ def test_bce_is_torchs_with_its_mean(scores, targets, pos_weight, soft):
 )
 def test_regression_is_torchs_with_its_mean(scores, targets, ours, theirs):
     same_with_gradient(lambda x: mean(ours(x, targets)), lambda x: theirs(x, targets), scores)
-    same_with_gradient(
-        lambda x: mean(ours(x, targets[:, 0])), lambda x: theirs(x, targets[:, 0]), scores[:, 0]
-    )
+    same_with_gradient(lambda x: mean(ours(x, targets[:, 0])), lambda x: theirs(x, targets[:, 0]), scores[:, 0])
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -310,9 +308,7 @@ def test_others_only_is_the_loop(logits, labels, smoothing, weight):
         share = [1 - smoothing if c == y else smoothing / 4 for c in range(5)]
         total += sum(q * k * (norm - v) for q, k, v in zip(share, w, row, strict=True))
         seen += w[y]
-    found = label_smoothing(
-        logits, labels, smoothing=smoothing, others_only=True, weight=weight, ignore_index=2
-    )
+    found = label_smoothing(logits, labels, smoothing=smoothing, others_only=True, weight=weight, ignore_index=2)
     assert mean(found).item() == approx(total / seen, rel=1e-9)
 
 

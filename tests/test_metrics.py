@@ -44,9 +44,7 @@ def binned_gap(confidence, correct, bins=15):
     """Sum over bins (b / B, (b + 1) / B] of share x |accuracy - mean confidence|."""
     total = 0.0
     for b in range(bins):
-        inside = [
-            i for i, c in enumerate(confidence) if b / bins < c <= (b + 1) / bins or (c == 0 and b == 0)
-        ]
+        inside = [i for i, c in enumerate(confidence) if b / bins < c <= (b + 1) / bins or (c == 0 and b == 0)]
         if inside:
             right = sum(correct[i] for i in inside) / len(inside)
             sure = sum(confidence[i] for i in inside) / len(inside)
@@ -254,9 +252,7 @@ def test_binary_metrics(seed):
     assert found["auroc"] == approx(roc_auc_score(target, score))
     assert found["nll"] == approx(log_loss(target, p))
     # of the class that is predicted, as for many classes
-    assert found["ece"] == approx(
-        binned_gap(torch.maximum(p, 1 - p).tolist(), (predicted == target).tolist())
-    )
+    assert found["ece"] == approx(binned_gap(torch.maximum(p, 1 - p).tolist(), (predicted == target).tolist()))
 
 
 @pytest.mark.parametrize(("target", "accuracy", "f1"), [(1.0, 2 / 3, 0.8), (0.0, 1 / 3, 0)])
@@ -302,9 +298,7 @@ def test_regression_units_by_hand():
     assert found["r2"].item() == approx(-9)
 
 
-EACH_TASK = pytest.mark.parametrize(
-    "task", [Regression(), Binary(), Multiclass(3)], ids=lambda task: task.name
-)
+EACH_TASK = pytest.mark.parametrize("task", [Regression(), Binary(), Multiclass(3)], ids=lambda task: task.name)
 
 
 def test_each_task_is_tested():

@@ -116,7 +116,10 @@ def test_plateau_follows_its_metric_after_the_warmup():
 def test_null_lengths_take_the_runs():
     assert fill_lengths({"T_max": None, "eta_min": 0.0}, [], 40, 0.1) == {"T_max": 40, "eta_min": 0.0}
     assert fill_lengths({"T_max": 7}, [], 40, 0.1) == {"T_max": 7}
-    assert fill_lengths({"total_steps": None, "max_lr": None}, ["max_lr"], 40, 0.1) == {"total_steps": 40, "max_lr": 0.1}
+    assert fill_lengths({"total_steps": None, "max_lr": None}, ["max_lr"], 40, 0.1) == {
+        "total_steps": 40,
+        "max_lr": 0.1,
+    }
     assert fill_lengths({}, ["T_max"], 40, 0.1) == {"T_max": 40}  # a user's class, its YAML silent about the length
 
 

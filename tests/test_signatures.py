@@ -294,9 +294,7 @@ def test_ranges_of_foreign_code():
         return bind("optim", torch.optim.Adam, given, filled=("params",), ranges=ranges)
 
     assert check(lr=1, betas=[0.9, 0.99])["betas"] == (0.9, 0.99)
-    with pytest.raises(
-        ConfigError, match=r"^optim.lr must be greater than 0, got 0.*; nothing would be learned$"
-    ):
+    with pytest.raises(ConfigError, match=r"^optim.lr must be greater than 0, got 0.*; nothing would be learned$"):
         check(lr=0)
     with pytest.raises(ConfigError, match=r"^optim.betas must be in \[0, 1\), got 1"):
         check(betas=[0.9, 1])

@@ -19,7 +19,16 @@ def make(task, loss, model, optimizer, *, clip=None, policy="abort", precision="
     objective = Objective([Part("loss", 1.0, loss, task.pair)], reduction)
     guard = Guard(policy, gate or choose_gate(policy, CPU, scale, [optimizer]), [optimizer], scale, [model], device=CPU)
     return Player(
-        model, task, objective, list(model.parameters()), [optimizer], [], guard, scale, autocast(precision, CPU), clip or Clip()
+        model,
+        task,
+        objective,
+        list(model.parameters()),
+        [optimizer],
+        [],
+        guard,
+        scale,
+        autocast(precision, CPU),
+        clip or Clip(),
     )
 
 
@@ -71,7 +80,9 @@ def test_follows_a_bare_loop(kind, options, clip):
 
 def test_clip_value():
     model = net()
-    player = make(Multiclass(3), cross_entropy, model, torch.optim.SGD(model.parameters(), lr=1.0), clip=Clip(value=1e-3))
+    player = make(
+        Multiclass(3), cross_entropy, model, torch.optim.SGD(model.parameters(), lr=1.0), clip=Clip(value=1e-3)
+    )
     before = [p.detach().clone() for p in model.parameters()]
     player.step([classes()])
     moved = torch.cat([(p - q).abs().flatten() for p, q in zip(model.parameters(), before, strict=True)])
@@ -137,7 +148,12 @@ def test_reduced_precision_follows_fp32(precision):
     steps = {}
     for name, model in (("fp32", exact), (precision, rough)):
         player = make(
-            Multiclass(3), cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1), precision=name, clip=Clip(norm=1.0)
+            Multiclass(3),
+            cross_entropy,
+            model,
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            precision=name,
+            clip=Clip(norm=1.0),
         )
         steps[name] = [player.step([classes(seed=i)]) for i in range(5)]
     for a, b in zip(steps["fp32"], steps[precision], strict=True):
@@ -168,7 +184,16 @@ def test_no_host_sync_on_cuda():
     task = Multiclass(3)
     objective = Objective([Part("loss", 1.0, cross_entropy, task.pair)])
     player = Player(
-        model, task, objective, list(model.parameters()), [optimizer], [], guard, scale, autocast("bf16", device), Clip(norm=1.0)
+        model,
+        task,
+        objective,
+        list(model.parameters()),
+        [optimizer],
+        [],
+        guard,
+        scale,
+        autocast("bf16", device),
+        Clip(norm=1.0),
     )
     batches = [{k: v.to(device) for k, v in classes(seed=i).items()} for i in range(5)]
     player.step([batches[0]])

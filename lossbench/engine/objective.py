@@ -55,7 +55,9 @@ class Objective:
             values, weights = result if isinstance(result, tuple) else (result, None)
             if "weight" in fields:
                 if values.dim() == 0:
-                    raise ConfigError(f"loss '{part.name}' gives a scalar, and dataset.weight needs a value per example")
+                    raise ConfigError(
+                        f"loss '{part.name}' gives a scalar, and dataset.weight needs a value per example"
+                    )
                 values = values * fields["weight"]
                 weights = fields["weight"] if weights is None else weights * fields["weight"]
             terms.append(Term(part.name, part.coefficient, values, weights))

@@ -51,7 +51,8 @@ def label_smoothing(
     `others_only`, 1 - eps on the true class and eps / (C - 1) on each other.
 
     Shapes: logits (N, C); labels (N,) class ids; returns (N,), with the weights (N,) of its mean where there are any.
-    Hyperparameters: `smoothing` eps, with `others_only` at most (C - 1) / C; `others_only`; `weight` and `ignore_index` as for cross_entropy.
+    Hyperparameters: `smoothing` eps, with `others_only` at most (C - 1) / C; `others_only`; `weight` and
+    `ignore_index` as for cross_entropy.
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; Mueller et al. 2019.
     """
     if others_only:
@@ -89,9 +90,7 @@ def focal(
     return values, kept.to(values.dtype)
 
 
-def _weighted(
-    values: Tensor, labels: Tensor, classes: Tensor | None, ignore_index: int
-) -> tuple[Tensor, Tensor]:
+def _weighted(values: Tensor, labels: Tensor, classes: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The values with the weights of torch's own mean: the class's weight, and 0 where the label is ignored."""
     kept = labels != ignore_index
     if classes is None:

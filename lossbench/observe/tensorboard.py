@@ -38,13 +38,14 @@ class TensorBoard:
         self._file = (directory / name).open("wb")
         self._epoch, self._step, self._scaled = 0, 0, scaled
         self._losses: list[float] = []
+        trial = "/".join(directory.parts[-2:])
         plain = {name: _plain(value) for name, value in hparams.items()}
         self._write(
             [
                 Event(file_version="brain.Event:2", wall_time=now),
                 Event(session_log=SessionLog(status=SessionLog.START), step=0, wall_time=now),
                 Event(summary=_experiment(plain, metrics), step=0, wall_time=now),
-                Event(summary=hparams_pb(plain, trial_id="/".join(directory.parts[-2:]), start_time_secs=now), step=0, wall_time=now),
+                Event(summary=hparams_pb(plain, trial_id=trial, start_time_secs=now), step=0, wall_time=now),
             ]
         )
 

@@ -72,9 +72,7 @@ class Schedule:
         self.taken += 1
         if self.taken <= self.warmup:
             self._warm()
-        elif self.moves_by_step:
-            self.main.step()
-        elif self.interval == "epoch" and (self.taken - self.warmup) % self.steps_per_epoch == 0:
+        elif self.moves_by_step or self._ends_an_epoch():
             self.main.step()
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
@@ -85,6 +83,9 @@ class Schedule:
             self.main.step(metrics[self.metric])
         else:
             self.main.step()
+
+    def _ends_an_epoch(self) -> bool:
+        return self.interval == "epoch" and (self.taken - self.warmup) % self.steps_per_epoch == 0
 
     def _warm(self) -> None:
         if self.taken > self.warmup or not self.warmup:
@@ -110,9 +111,7 @@ def warmup_steps(warmup: float, total_steps: int) -> int:
     return steps
 
 
-def fill_lengths(
-    values: Mapping[str, Any], required: Collection[str], length: int, rate: float
-) -> dict[str, Any]:
+def fill_lengths(values: Mapping[str, Any], required: Collection[str], length: int, rate: float) -> dict[str, Any]:
     """A torch schedule's arguments, with null (or a required one's absence) standing for the run's length and rate.
 
     Raises:
@@ -126,4 +125,3 @@ def fill_lengths(
             f"scheduler.total_steps={filled['total_steps']} is shorter than the run ({length}); null takes its length"
         )
     return filled
-

@@ -12,7 +12,7 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:  # (N,), (N,) -> ()
 
 
 def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:  # (N,), (N,) -> ()
-    """The mean over classes of F1 = 2 TP / (2 TP + FP + FN); a class that is neither there nor predicted is left out."""
+    """The mean over classes of F1 = 2 TP / (2 TP + FP + FN), without those neither there nor predicted."""
     hits = torch.bincount(labels[predicted == labels], minlength=classes).double()
     seen = (torch.bincount(labels, minlength=classes) + torch.bincount(predicted, minlength=classes)).double()
     return (2 * hits / seen)[seen > 0].mean()

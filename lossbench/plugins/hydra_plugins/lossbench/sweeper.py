@@ -17,7 +17,8 @@ class LossbenchSweeper(BasicSweeper):
         from lossbench.errors import SweepFailed, plural
         from lossbench.observe.screen import show_sweep
 
-        assert self.config is not None and self.launcher is not None
+        assert self.config is not None
+        assert self.launcher is not None
         jobs = self._jobs(arguments)
         self._check(jobs)
         directory = str(self.config.hydra.sweep.dir)
@@ -53,7 +54,8 @@ class LossbenchSweeper(BasicSweeper):
         from lossbench.compose import check_composed
         from lossbench.errors import ConfigError
 
-        assert self.hydra_context is not None and self.config is not None
+        assert self.hydra_context is not None
+        assert self.config is not None
         for number, job in enumerate(jobs):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
             try:
