@@ -52,4 +52,4 @@ def plural(n: int, noun: str) -> str:
     """`1 step`, `2 steps`, `3 batches`."""
     if n == 1:
         return f"{n:,} {noun}"
-    return f"{n:,} {noun}{'es' if noun.endswith(('s', 'ch', 'x')) else 's'}"
+    return f"{n:,} {noun}{'es' if noun.endswith(('s', 'tch', 'x')) else 's'}"

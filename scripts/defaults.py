@@ -41,9 +41,9 @@ def ridge(run: Run) -> float:
 
 
 def main() -> None:
-    digits, _ = test_metric("accuracy", "dataset=digits", *sys.argv[1:])
-    cancer, _ = test_metric("accuracy", "dataset=breast_cancer", *sys.argv[1:])
-    diabetes, runs = test_metric("r2", "dataset=diabetes", *sys.argv[1:])
+    digits, _ = test_metric("accuracy", "dataset=digits")
+    cancer, _ = test_metric("accuracy", "dataset=breast_cancer")
+    diabetes, runs = test_metric("r2", "dataset=diabetes")
     rows = [
         ("digits accuracy", digits, 0.97),
         ("breast_cancer accuracy", cancer, 0.96),

@@ -9,9 +9,11 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from lossbench.console import console
 from lossbench.engine.record import Metrics, StepRow
+from lossbench.errors import plural
 
 LINE_EVERY = 1.0  # seconds between plain lines
 
@@ -73,6 +75,18 @@ class Screen:
 
 def show_summary(summary: Mapping[str, Any], directory: str, output_root: str) -> None:
     """The table at the end of a run, its directory, and the command that opens TensorBoard."""
+    console.print(_metrics_table(summary) if summary["metrics"] else f"{summary['name']}: {summary['status']}")
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in (
+        *_facts(summary),
+        ("directory", directory),
+        ("TensorBoard", f"tensorboard --logdir {output_root}"),
+    ):
+        facts.add_row(name, Text(value, no_wrap=True, overflow="ignore"))
+    console.print(facts, soft_wrap=True)
+
+
+def _metrics_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=escape(f"{summary['name']}: {summary['status']}"), title_justify="left")
     for name in ("metric", "train", "validation", "test"):
         table.add_column(name, justify="left" if name == "metric" else "right")
@@ -80,13 +94,7 @@ def show_summary(summary: Mapping[str, Any], directory: str, output_root: str) -
     for name in metrics.get("val", {}):
         values = [_number(metrics.get(split, {}).get(name)) for split in ("train", "val", "test")]
         table.add_row(name, *values, style="bold" if name == summary["best"]["metric"] else None)
-    console.print(table)
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in _facts(summary):
-        facts.add_row(name, escape(value))
-    console.print(facts)
-    console.print(f"run directory   {escape(directory)}", soft_wrap=True)
-    console.print(f"TensorBoard     tensorboard --logdir {escape(output_root)}", soft_wrap=True)
+    return table
 
 
 def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_root: str) -> None:
@@ -114,9 +122,11 @@ def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_r
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     best = summary["best"]
     found = f"epoch {best['epoch']}, step {best['step']:,} (val {best['metric']} {_number(best['value'])})"
+    early = {"max_time": "; stopped by trainer.max_time", "early_stop": "; stopped by trainer.early_stop"}
+    steps = f"{summary['steps']:,} in {plural(summary['epochs'], 'epoch')}, {summary['skipped_steps']:,} skipped"
     return [
-        ("best", found if best["step"] else "none: no validation metric was a number"),
-        ("steps", f"{summary['steps']:,} in {summary['epochs']:,} epochs; {summary['skipped_steps']:,} skipped"),
+        ("best", found if best["step"] else "none: there was no evaluation with a number"),
+        ("steps", steps + early.get(summary.get("reason", ""), "")),
         ("time", f"{summary['seconds']:.1f} s, {summary['examples_per_second']:,.0f} examples/s"),
         ("parameters", f"{summary['parameters']:,}"),
         ("device", f"{summary['device']}, {summary['precision']}"),
