@@ -11,6 +11,9 @@ from lossbench.data import Batches, DatasetOptions, Source, Split, SplitShares, 
 from lossbench.data.rowwise import Rowwise
 from lossbench.errors import DataError
 
+# From Python 3.12 on, a fork beside torch's own threads is warned of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
 N = 10
 SPLIT = Split(
     inputs=10.0 + torch.arange(N)[:, None],
@@ -102,16 +105,16 @@ def test_some_examples_of_a_split():
 
 
 class Items(Dataset):
-    """What `make` gives for each row, read one by one."""
+    """What `make` gives for a row, read one by one; with `at`, for that row alone."""
 
-    def __init__(self, make, n=40):
-        self.make, self.n = make, n
+    def __init__(self, make, at=None):
+        self.make, self.at = make, at
 
     def __len__(self):
-        return self.n
+        return 40
 
     def __getitem__(self, row):
-        return self.make(row)
+        return self.make(row) if self.at in (None, row) else TENSOR[row]
 
 
 POINTS = np.random.default_rng(0).normal(size=(40, 3, 2)).astype(np.float32)
@@ -126,12 +129,7 @@ def ready(features):
 
 def content(split, workers=0, **options):
     batches = Batches(split, batch_size=8, workers=workers, **options)
-    return [
-        {k: v.tolist() for k, v in batch.items()}
-        for e in (0, 1)
-        for step in batches.epoch(e)
-        for batch in step
-    ]
+    return [{k: v.tolist() for k, v in batch.items()} for e in (0, 1) for step in batches.epoch(e) for batch in step]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -141,6 +139,7 @@ def content(split, workers=0, **options):
 def test_a_dataset_gives_the_batches_that_a_tensor_gives(item, workers):
     resident, lazy = ready(POINTS), ready(Items(item))
     assert lazy.input_shape == resident.input_shape == (3, 2)
+    assert next(gather(lazy.test, torch.arange(2), 2, workers))["input"].dtype == torch.float32
     before = torch.get_rng_state()
     assert content(lazy.train, workers) == content(resident.train)
     assert torch.equal(torch.get_rng_state(), before)
@@ -157,35 +156,48 @@ def test_an_array_that_stays_in_host_memory_gives_the_same_batches(workers):
     assert torch.equal(hosted.inputs[4], resident.inputs[4])
 
 
+def drawn(row):
+    return torch.rand(2)
+
+
 def test_loader_processes_draw_anew_each_epoch_and_the_same_in_each_run():
-    split = ready(Items(lambda row: torch.rand(2))).train
+    split = ready(Items(drawn)).train
     first = [batch["input"] for batch in content(split, workers=2, seed=5)]
     assert [batch["input"] for batch in content(split, workers=2, seed=5)] == first
     half = len(first) // 2
     assert sorted(map(str, first[:half])) != sorted(map(str, first[half:]))
 
 
+def nothing(row):
+    return None
+
+
+def pair(row):
+    return TENSOR[row], 1
+
+
+def flat_item(row):
+    return torch.ones(4)
+
+
 def unreadable(row):
     raise OSError(f"cannot identify image file '{row}.png'\nin two lines")
 
 
-FAULTS = {
-    "nothing": (lambda row: None, "is of type NoneType, not a tensor; "
-                "a data set gives the inputs alone, and their targets are Source.target"),
-    "a pair": (lambda row: (TENSOR[row], 1), "is of type tuple, not a tensor; "
-               "a data set gives the inputs alone, and their targets are Source.target"),
-    "an error": (unreadable, "cannot be read: OSError: cannot identify image file '{row}.png'"),
-    "another shape": (lambda row: torch.ones(4), r"has shape (4,), and example 0 (3, 2)"),
-}  # fmt: skip
+INPUTS_ALONE = "not a tensor; a data set gives the inputs alone, and their targets are Source.target"
+FAULTS = [
+    (nothing, f"is of type NoneType, {INPUTS_ALONE}"),
+    (pair, f"is of type tuple, {INPUTS_ALONE}"),
+    (flat_item, "has shape (4,), and example 0 (3, 2)"),
+    (unreadable, "cannot be read: OSError: cannot identify image file '{row}.png'"),
+]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_example_that_cannot_be_used_is_named_in_one_line(fault, workers):
-    make, message = FAULTS[fault]
-    split = ready(Items(lambda row: TENSOR[row])).train
-    row = int(split.rows[-1])
-    faulty = ready(Items(lambda i: make(i) if i == row else TENSOR[i])).train
+@pytest.mark.parametrize(("make", "message"), FAULTS)
+def test_an_example_that_cannot_be_used_is_named_in_one_line(make, message, workers):
+    row = int(ready(POINTS).train.rows[-1])
+    faulty = ready(Items(make, at=row)).train
     with pytest.raises(DataError) as error:
         content(faulty, workers)
     assert str(error.value) == f"example {row} {message.format(row=row)}"
@@ -193,4 +205,4 @@ def test_an_example_that_cannot_be_used_is_named_in_one_line(fault, workers):
 
 def test_a_first_example_that_cannot_be_used_is_refused_at_once():
     with pytest.raises(DataError, match=r"^example 0 is of type NoneType"):
-        ready(Items(lambda row: None))
+        ready(Items(nothing))

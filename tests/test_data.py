@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lossbench.data import DatasetOptions, Source, SplitShares, Table, prepare
+from lossbench.data.prepare import long_tail
 from lossbench.errors import ConfigError, DataError
 from lossbench.tasks import Binary, Multiclass, Regression
 
@@ -93,9 +94,7 @@ def test_features_and_regression_targets_are_standardised_by_the_training_rows()
     data = ready(Source(POINTS, target, "regression"))
     train, val, _ = rows(data)
     mean, std = POINTS[train].mean(0), POINTS[train].std(0)
-    torch.testing.assert_close(
-        data.val.inputs.double(), torch.tensor((POINTS[val] - mean) / std), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(data.val.inputs.double(), torch.tensor((POINTS[val] - mean) / std), atol=1e-5, rtol=0)
     assert data.task == Regression(target[train].mean(), pytest.approx(target[train].std()))
     wanted = (target[val] - target[train].mean()) / target[train].std()
     torch.testing.assert_close(data.val.target.double(), torch.tensor(wanted), atol=1e-5, rtol=0)
@@ -110,9 +109,7 @@ def test_images_are_scaled_by_channel():
     torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(inputs.std((0, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
     pixel = images[data.train.rows, 0]
-    torch.testing.assert_close(
-        inputs[:, 0], torch.tensor((pixel - pixel.mean()) / pixel.std()), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(inputs[:, 0], torch.tensor((pixel - pixel.mean()) / pixel.std()), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("constant", [0.1, 1e9, 0])
@@ -176,9 +173,32 @@ def test_a_long_tail_by_hand(imbalance, counts):
     assert set(fewer.train.rows.tolist()) <= set(data.train.rows.tolist())
 
 
+def test_the_rows_of_a_long_tail_are_drawn():
+    kept = {imbalance: ready(classes(), imbalance=imbalance).train for imbalance in (1, 0.2)}
+    thinned, whole = (split.rows[split.target == 2].tolist() for split in (kept[0.2], kept[1]))
+    assert thinned != whole[: len(thinned)]
+    first, again, other = (long_tail(np.arange(200), LABELS, 0.2, seed).tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
 def test_a_class_that_is_small_already_is_not_thinned_to_its_share_twice():
     """70, 42 and 28 training rows; the tail allows 70, 49.5 and 35."""
     assert ready(classes(), imbalance=0.5).train.target.bincount().tolist() == [70, 42, 28]
+
+
+def test_an_outlier_beyond_all_others_is_refused():
+    points = POINTS * 1e-20
+    row = rows(ready(classes()))[2][0]
+    points[row, 1] = 1e30
+    with pytest.raises(DataError, match=rf"^input of example {row} is .*e\+5\d once scaled: an outlier beyond"):
+        ready(classes(points))
+
+
+def test_weights_of_held_out_rows_alone_teach_nothing():
+    weight = np.ones(200)
+    weight[rows(ready(classes()))[0]] = 0
+    with pytest.raises(DataError, match=r"^dataset.weight=w is 0 for every training row"):
+        ready(table(w=weight), weight="w")
 
 
 def table(**columns):

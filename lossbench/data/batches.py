@@ -94,9 +94,7 @@ def gather(split: Split, order: Tensor, batch_size: int, workers: int = 0, seed:
         yield batch
 
 
-def _read(
-    rows: Rowwise, places: Sequence[Tensor], device: torch.device, workers: int, seed: int
-) -> Iterator[Tensor]:
+def _read(rows: Rowwise, places: Sequence[Tensor], device: torch.device, workers: int, seed: int) -> Iterator[Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
         loader = DataLoader(

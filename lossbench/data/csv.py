@@ -73,9 +73,7 @@ def csv(
     notes = [f"column {i} has no name: left out" for i, name in enumerate(header, 1) if not name]
     if task == "auto":
         found = plural(len(classes), "class") if classes else "numbers"
-        notes.append(
-            f"task {kind}, inferred from column '{target}' ({found}); dataset.task=... states another"
-        )
+        notes.append(f"task {kind}, inferred from column '{target}' ({found}); dataset.task=... states another")
     features, left_out = _features(texts, set(categorical), lines)
     if not features:
         raise DataError(f"{path}: no column is left as a feature beside the target '{target}'")
@@ -104,9 +102,7 @@ def _read(path: Path, delimiter: str, encoding: str) -> tuple[list[str], list[li
         raise DataError(f"{path}: the header has '{repeated[0]}' more than once")
     for line, row in rows:
         if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {line}: {plural(len(row), 'value')}, but the header has {len(header)}"
-            )
+            raise DataError(f"{path}, line {line}: {plural(len(row), 'value')}, but the header has {len(header)}")
     return header, [row for _, row in rows], [line for line, _ in rows]
 
 
@@ -131,9 +127,7 @@ def _records(file: TextIO, path: Path, delimiter: str) -> Iterator[tuple[int, li
         try:
             row = next(reader, None)
         except csv_module.Error as error:
-            raise DataError(
-                f"{path}, line {line}: a quote is not closed, or out of place ({error})"
-            ) from error
+            raise DataError(f"{path}, line {line}: a quote is not closed, or out of place ({error})") from error
         if row is None:
             return
         if any(cell.strip() for cell in row):
@@ -168,9 +162,7 @@ def _number(cell: str | None) -> float | None:
         return None
 
 
-def _target(
-    wanted: Column, name: str, task: str, lines: list[int]
-) -> tuple[TaskName, NDArray[Any], tuple[str, ...]]:
+def _target(wanted: Column, name: str, task: str, lines: list[int]) -> tuple[TaskName, NDArray[Any], tuple[str, ...]]:
     """The task, the target as numbers or class indices, and the classes' names."""
     what, n = f"the target '{name}'", len(wanted)
     gaps = [i for i, cell in enumerate(wanted) if cell is None]
@@ -194,9 +186,7 @@ def _target(
     if task == "binary" and len(levels) != 2:
         raise DataError(f"dataset.task=binary, but {what} has {len(levels)} values")
     if len(levels) > max(2, n / 2):
-        raise DataError(
-            f"{what} has {len(levels)} different values in {plural(n, 'row')}: is it the right column?"
-        )
+        raise DataError(f"{what} has {len(levels)} different values in {plural(n, 'row')}: is it the right column?")
     index = {level: i for i, level in enumerate(levels)}
     found = np.array([index[cell] for cell in (wanted if odd else numbers.tolist())])
     names = levels if odd else [str(int(v)) if v.is_integer() else repr(v) for v in levels]
@@ -236,9 +226,7 @@ def _refuse_stray(what: str, column: Column, odd: list[int], lines: list[int], m
         cell = column[odd[0]]
         why = " (write 1234.5)" if GROUPED.fullmatch(cell) else ", as nearly all others are"
         line = lines[odd[0]]
-        raise DataError(
-            f"{what}, line {line}: {_quoted(cell)} is not a number{why}; mend the file, or set {mend}"
-        )
+        raise DataError(f"{what}, line {line}: {_quoted(cell)} is not a number{why}; mend the file, or set {mend}")
 
 
 def _refuse_huge(what: str, numbers: Column, lines: list[int]) -> None:

@@ -73,9 +73,7 @@ class Data:
     notes: tuple[str, ...]
 
 
-def prepare(
-    source: Source, options: DatasetOptions, shares: SplitShares, seed: int, device: torch.device
-) -> Data:
+def prepare(source: Source, options: DatasetOptions, shares: SplitShares, seed: int, device: torch.device) -> Data:
     """Split a source, scale it by its training rows, and put it on the device.
 
     The same seed gives the same rows in each split, whatever is trained on them. `imbalance` thins the
@@ -95,9 +93,7 @@ def prepare(
             raise ConfigError("dataset.imbalance thins classes, and this data set has numbers to predict")
         train = long_tail(train, source.target, options.imbalance, seed)
     if weight is not None and not weight[train].any():
-        raise DataError(
-            f"dataset.weight={options.weight} is 0 for every training row: nothing would be learned"
-        )
+        raise DataError(f"dataset.weight={options.weight} is 0 for every training row: nothing would be learned")
     task, target = _task(source, train)
     inputs = _encode(features, train, options.standardize)
     shape = tuple(inputs.shape[1:] if isinstance(inputs, np.ndarray) else example(inputs, 0).shape)
@@ -159,8 +155,7 @@ def _check_strata(labels: NDArray[Any], held: Mapping[str, int], classes: tuple[
         rare = int(found[counts.argmin()])
         name = classes[rare] if classes else rare
         raise DataError(
-            f"class '{name}' has {plural(int(counts.min()), 'row')}, too few to be in every split; "
-            f"leave it out, {mend}"
+            f"class '{name}' has {plural(int(counts.min()), 'row')}, too few to be in every split; leave it out, {mend}"
         )
     smallest = min(*held.values(), n - sum(held.values()))
     if smallest < len(found):
@@ -186,9 +181,7 @@ def _check_target(source: Source) -> None:
             raise DataError(f"the target of example {bad[0]} is {target[bad]}")
         return
     if source.task == "multiclass" and target.dtype.kind not in "iu":
-        raise ConfigError(
-            f"class ids must be whole numbers, got {target.dtype}; task 'regression' is for numbers"
-        )
+        raise ConfigError(f"class ids must be whole numbers, got {target.dtype}; task 'regression' is for numbers")
     count = 2 if source.task == "binary" else len(source.classes) or int(target.max()) + 1
     wrong = np.flatnonzero((target < 0) | (target >= count) | (target != np.floor(target)))
     if len(wrong):

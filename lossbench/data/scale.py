@@ -44,7 +44,5 @@ def narrow(values: Floats) -> NDArray[np.float32]:
     """
     bad = unusable(values)
     if bad:
-        raise DataError(
-            f"input of example {bad[0]} is {values[bad]:g} once scaled: an outlier beyond all others"
-        )
+        raise DataError(f"input of example {bad[0]} is {values[bad]:g} once scaled: an outlier beyond all others")
     return values.astype(np.float32, copy=False)

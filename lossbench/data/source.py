@@ -41,16 +41,12 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.task not in get_args(TaskName):
-            raise ConfigError(
-                f"a Source's task must be one of {', '.join(get_args(TaskName))}, got '{self.task}'"
-            )
+            raise ConfigError(f"a Source's task must be one of {', '.join(get_args(TaskName))}, got '{self.task}'")
         object.__setattr__(self, "target", _numbers(self.target, "targets"))
         if not isinstance(self.features, (Table, Dataset)):
             object.__setattr__(self, "features", _numbers(self.features, "inputs"))
         elif not hasattr(self.features, "__len__"):
-            raise ConfigError(
-                f"{type(self.features).__name__} must have __len__ and __getitem__: a map-style Dataset"
-            )
+            raise ConfigError(f"{type(self.features).__name__} must have __len__ and __getitem__: a map-style Dataset")
 
 
 def _numbers(values: Any, what: str) -> NDArray[Any]:

@@ -85,9 +85,7 @@ def _encode_words(cells: NDArray[Any], train: Rows) -> NDArray[Any]:
     from sklearn.preprocessing import OneHotEncoder
 
     # No column is dropped: an unseen word must not look like the dropped one.
-    levels = OneHotEncoder(
-        handle_unknown="infrequent_if_exist", max_categories=MAX_LEVELS, sparse_output=False
-    )
+    levels = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_LEVELS, sparse_output=False)
     encoded: NDArray[Any] = levels.fit(cells[train]).transform(cells)
     return encoded
 

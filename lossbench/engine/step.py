@@ -87,7 +87,8 @@ class Player:
             (term,) = self._terms(batch)
             value, weight = sums(term, len(batch["index"]))
             self.scale.scale(value / constant).backward()  # type: ignore[no-untyped-call]
-            parts.append(torch.stack((value.detach(), torch.as_tensor(weight, dtype=value.dtype, device=value.device))))
+            weight = weight if isinstance(weight, Tensor) else torch.full_like(value, weight)
+            parts.append(torch.stack((value.detach(), weight)))
         total, weight = torch.stack(parts).sum(0)
         divisor = torch.ones_like(weight) if self.objective.reduction == "sum" else weight
         self.scale.unscale(self.optimizers)

@@ -1,0 +1,33 @@
+"""What every test has: one thread, and a command line that is called in this process."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, and tensors this small gain nothing from more
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """Calls `lossbench WORDS` in an empty directory; returns the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the command sets these three; put them back afterwards
+    monkeypatch.setattr(sys, "argv", ["lossbench"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*words):
+        from lossbench.cli import main
+
+        try:
+            main(words)
+            code = 0
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    yield run
+    for name, module in list(sys.modules.items()):
+        if tmp_path in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]
