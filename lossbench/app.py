@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Refused(BaseException):
 
 
 EXCLUSIVE = ("run", "multirun", "cfg", "info")
-REMOVED = ("--shell-completion", "-sc", "--experimental-rerun")  # we have our own; a rerun reads a pickle
+# We have our own completion and config, and a rerun reads a pickle.
+REMOVED = ("--shell-completion", "-sc", "--config-path", "-cp", "--experimental-rerun")
 
 # What Hydra would not read as an option's name.
 _NO_NAME = re.compile(r"[\[{]|([-+]?(\d[\d_]*\.?\d*(e[-+]?\d+)?|inf|nan)|null|true|false)$", re.IGNORECASE)
@@ -89,6 +91,8 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             modes[known[name].dest] = name
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes.values())} exclude each other; choose one")
+    if "--resolve" in flags and "cfg" not in modes:
+        raise ConfigError("--resolve goes with --cfg, such as: lossbench train --cfg job --resolve")
     return flags, overrides
 
 
@@ -185,13 +189,14 @@ def _check_choices(overrides: Sequence[str]) -> None:
     """Refuse a group set to what can be no option's name."""
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
-        if group in catalog.GROUPS[:-1] and any(map(_NO_NAME.match, value.split(","))):
+        options = value.strip("[]") if group == "experiment" else value  # a list chooses several experiments
+        if group in catalog.GROUPS and any(map(_NO_NAME.match, options.split(","))):
             raise ConfigError(f"{group} must be one of {', '.join(catalog.names(group))}, got '{value}'")
 
 
 def _check_config_dir(flags: Sequence[str]) -> None:
     """Refuse a user's config directory that is not there, or whose options Hydra would pass over in silence."""
-    for flag, value in zip(flags, flags[1:], strict=False):
+    for flag, value in pairwise(flags):
         if flag not in ("--config-dir", "-cd"):
             continue
         directory = Path(value)

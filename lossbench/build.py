@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lossbench.config import Call, Config, by_class, fitting_loss
 from lossbench.data import Batches, Data, Source, Split, gather, prepare
@@ -24,6 +25,7 @@ from lossbench.engine import (
     Objective,
     Part,
     Player,
+    Term,
     autocast,
     choose_gate,
     evaluate,
@@ -172,7 +174,12 @@ def set_determinism(on: bool) -> None:
 
 
 def _load(dataset: Call) -> Source:
-    source = dataset.target(**dataset.values)
+    try:
+        source = dataset.target(**dataset.values)
+    except LossbenchError:
+        raise
+    except Exception as error:  # a user's own code reads it: anything can come out of it
+        raise DataError(f"dataset '{dataset.name}': {_first_line(error)}") from error
     if not isinstance(source, Source):
         raise ConfigError(
             f"dataset '{dataset.name}' must return a lossbench.data.Source, got {type(source).__name__}"
@@ -199,8 +206,12 @@ def _objective(config: Config, data: Data, device: torch.device) -> Objective:
             values[key] = word.compute(data.train.target, classes).to(device)
         elif isinstance(values.get(key), list):
             if len(values[key]) != classes:
-                raise ConfigError(f"loss.{key} has {len(values[key])} numbers, and there are {classes} classes")
+                one = "class" if classes > 1 else "output"
+                raise ConfigError(f"loss.{key} must have one number per {one} ({classes}), got {len(values[key])}")
             values[key] = torch.tensor(values[key], device=device)
+            labels = data.train.target
+            if word.field == "labels" and not values[key][labels[labels >= 0]].any():
+                raise ConfigError(f"loss.{key} is 0 for every training row: nothing would be learned")
     if isinstance(loss.target, type):
         filled = {"num_classes": classes} if "num_classes" in parameters(loss.target) else {}
         function = _try("loss", Call(loss.name, loss.target, values), filled).to(device)
@@ -211,8 +222,14 @@ def _objective(config: Config, data: Data, device: torch.device) -> Objective:
 
 def _optimizer(optim: Call, trained: list[nn.Parameter]) -> Optimizer:
     """The optimizer, in its fused form where torch has one."""
-    fused = {"fused": True} if "fused" in parameters(optim.target) and "fused" not in optim.values else {}
-    return _try("optim", optim, {"params": trained, **fused})  # type: ignore[no-any-return]
+    chosen = {"fused", "foreach", "differentiable"} & optim.values.keys()  # torch takes one of them
+    fused = {"fused": True} if "fused" in parameters(optim.target) and not chosen else {}
+    built = _try("optim", optim, {"params": trained, **fused})
+    if not isinstance(built, Optimizer):
+        raise ConfigError(f"optim '{optim.name}' must be a torch.optim.Optimizer, got {type(built).__name__}")
+    if "closure" in required(built.step):
+        raise ConfigError(f"optim '{optim.name}' evaluates the loss again in each step, and a step here does it once")
+    return built
 
 
 def _schedule(
@@ -229,7 +246,13 @@ def _schedule(
         cycles = values.get("cycle_momentum") and not {"momentum", "betas"} & optimizer.defaults.keys()
         if cycles:
             values["cycle_momentum"] = False  # the optimizer has none to cycle
-        return _try("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
+        built = _try("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
+        if not isinstance(built, LRScheduler):
+            kind = type(built).__name__
+            raise ConfigError(f"scheduler '{call.name}' must be a torch.optim.lr_scheduler.LRScheduler, got {kind}")
+        if "metrics" in required(built.step) and options.interval != "evaluation":
+            raise ConfigError(f"scheduler '{call.name}' follows a metric: set scheduler.interval=evaluation")
+        return built
 
     return Schedule(
         optimizer,
@@ -312,6 +335,8 @@ def _probe(config: Config, model: nn.Module, objective: Objective, data: Data, c
             raise ConfigError(
                 f"model '{config.model.name}' cannot take inputs of shape {shape}: {_first_line(error)}"
             ) from error
+        if not isinstance(output, Tensor):
+            raise ConfigError(f"model '{config.model.name}' must give a tensor, got {type(output).__name__}")
         if tuple(output.shape) != (n, task.outputs):
             raise ConfigError(
                 f"model '{config.model.name}' gives shape {tuple(output.shape)} for {n} examples; "
@@ -320,13 +345,13 @@ def _probe(config: Config, model: nn.Module, objective: Objective, data: Data, c
         try:
             fields = task.forward(lambda _: output, batch, objective.needs)
             terms = objective.terms(fields)
-            total = reduce(terms, objective.reduction)
         except LossbenchError:
             raise
         except Exception as error:
             raise ConfigError(f"loss '{name}': {_first_line(error)}") from error
         for term in terms:
-            _check_values(name, term.values, n, config)
+            _check_term(term, n, config)
+        total = reduce(terms, objective.reduction)
         inputs = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
         moved = total.requires_grad and any(
             g is not None for g in torch.autograd.grad(total, inputs, allow_unused=True)
@@ -345,14 +370,24 @@ def _check_inputs(inputs: Tensor) -> None:
         raise DataError(f"inputs must be floating point, got {inputs.dtype}; divide images by 255 first")
 
 
-def _check_values(name: str, values: Tensor, n: int, config: Config) -> None:
-    if values.dim() == 0:
+def _check_term(term: Term, n: int, config: Config) -> None:
+    name, values, weights = term.name, term.values, term.weights
+    for found in (values,) if weights is None else (values, weights):
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
+            raise ConfigError(f"loss '{name}' must give a tensor of floating-point numbers, got {kind}")
+    if values.dim() == 0 and weights is None:
         if config.trainer.accumulate > 1:
             raise ConfigError(f"loss '{name}' gives a scalar, and trainer.accumulate needs a value per example")
     elif tuple(values.shape) != (n,):
         raise ConfigError(
             f"loss '{name}' gives values of shape {tuple(values.shape)} for {n} examples; "
             f"it must give one per example, ({n},), or a scalar"
+        )
+    elif weights is not None and tuple(weights.shape) != (n,):
+        raise ConfigError(
+            f"loss '{name}' gives weights of shape {tuple(weights.shape)} for {n} examples; "
+            f"it must give one per example, ({n},)"
         )
 
 

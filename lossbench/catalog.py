@@ -84,8 +84,9 @@ def read_card(group: str, path: Path) -> Card:
 
 def unknown_option(group: str, name: str, choices: Iterable[str]) -> str:
     """The message for an option that is not there."""
-    plural = next((k for k, v in LISTS.items() if v == group), group)
-    return f"unknown {group} '{name}'{did_you_mean(name, choices)} (`lossbench list {plural}`)"
+    kind = next((k for k, v in LISTS.items() if v == group), None)
+    found = f"`lossbench list {kind}`" if kind else f"has: {', '.join(choices)}"
+    return f"unknown {group} '{name}'{did_you_mean(name, choices)} ({found})"
 
 
 def losses_for(task: str) -> list[str]:

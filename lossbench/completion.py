@@ -1,4 +1,4 @@
-"""Completion for bash, zsh and fish: sub-commands, group options and config keys, the last two by Hydra's own lights."""
+"""Completion for bash, zsh and fish: sub-commands, and, as Hydra finds them, group options and config keys."""
 
 from __future__ import annotations
 

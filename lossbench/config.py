@@ -78,7 +78,7 @@ class TrainerOptions:
     epochs: Annotated[int, "[1, inf)"] = 30
     steps: Annotated[int | None, "[1, inf)"] = None
     max_time: Annotated[float | None, "(0, inf)"] = None
-    batch_size: Annotated[int, "[1, inf)"] = 64
+    batch_size: Annotated[int, "[1, 1e9]"] = 64
     drop_last: bool = False
     accumulate: Annotated[int, "[1, inf)"] = 1
     device: str = "auto"
@@ -90,7 +90,7 @@ class TrainerOptions:
     nonfinite: Policy = "abort"
     max_skips: Annotated[int, "[0, inf)"] = 10
     eval_every: Literal["epoch"] | Annotated[int, "[1, inf)"] = "epoch"
-    flush_every: Annotated[int, "[1, inf)"] = 100
+    flush_every: Annotated[int, "[1, 1e6]"] = 100  # so many rows are held on the device
     monitor: str | None = None
     early_stop: Annotated[int | None, "[1, inf)"] = None
     deterministic: bool = False
@@ -228,7 +228,7 @@ def _called(target: Callable[..., Any]) -> Callable[..., Any]:
 
     if not hasattr(target, "forward"):
         raise ConfigError(f"loss: {target.__name__} must be a function or a torch.nn.Module with a forward")
-    return partial(target.forward, None)  # type: ignore[attr-defined]
+    return partial(target.forward, None)
 
 
 def _misfit(config: Config, task: type[Task]) -> str:
@@ -282,7 +282,7 @@ def by_class(loss: Call) -> dict[str, FromTraining]:
 
 
 def _own(path: str, schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    return bind(path, schema, given, owner="the config" if not path else path)
+    return bind(path, schema, given, owner=path or "the config")
 
 
 def _divide(group: Mapping[str, Any], schema: type) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -339,7 +339,7 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key or ""
-        hint = "PATH" if key.endswith(("path", "root")) else "VALUE"
+        hint = {"path": "PATH", "root": "PATH", "target": "COLUMN"}.get(key.rpartition(".")[2], "VALUE")
         raise ConfigError(f"{key} is required; set {key}={hint}") from error
     except RecursionError as error:
         raise ConfigError("the config refers to itself: an interpolation loop") from error

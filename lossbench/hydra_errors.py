@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -47,8 +48,12 @@ def translate(error: BaseException, arguments: Sequence[str]) -> LossbenchError 
                 f"{match.group(1)} has {count} values; add -m to sweep over them, or quote them as one: "
                 f"\"{match.group(1)}='{match.group(2)}'\""
             )
-        if isinstance(link, ValueError) and "Config group override must be" in str(link):
+        if "does not support sweep type" in str(link):
+            return ConfigError("a sweep goes over values, such as optim.lr=0.1,0.01 or 'seed=range(0,3)'")
+        if isinstance(link, ValueError) and "Config group override" in str(link):
             return ConfigError("a config group must be given the name of an option")
+        if isinstance(link, UnicodeDecodeError):
+            return ConfigError(f"a config file is not UTF-8 text ({link})")
         if isinstance(link, RecursionError):
             return ConfigError("the config refers to itself: an interpolation loop")
     if isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
@@ -113,7 +118,7 @@ def _composed(arguments: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     choices = [a for a in arguments if a.partition("=")[0] in catalog.GROUPS and "," not in a]
-    dirs = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    dirs = [value for flag, value in pairwise(arguments) if flag in ("--config-dir", "-cd")]
     try:
         with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
             paths = ",".join(f"'file://{Path(value).resolve()}'" for value in dirs)
@@ -138,13 +143,14 @@ def _keys(config: DictConfig) -> list[str]:
 
 
 def _taken(config: DictConfig, group: str) -> list[str]:
-    """What the targets of a group take, listed in their YAML file or not."""
-    from lossbench.config import locate
-    from lossbench.signatures import parameters
+    """What the targets of a group take from the config, listed in their YAML file or not."""
+    from lossbench.config import FILLED, locate
+    from lossbench.signatures import parameters, required
 
     targets = config.get(group, {}).get("_target_") or []
     try:
         found = [locate(group, path) for path in ([targets] if isinstance(targets, str) else targets)]
     except ConfigError:
         return []
-    return [name for target in found for name in parameters(target)]
+    given = {*FILLED.get(group, ()), *(name for target in found if group == "loss" for name in required(target))}
+    return [name for target in found for name in parameters(target) if name not in given]

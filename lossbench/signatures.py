@@ -72,7 +72,8 @@ def bind(
     known, annotated = parameters(target), hints(target)
     for key in given:
         if key not in known and not accepts_any(target):
-            raise ConfigError(no_option(path, key, owner or target.__name__, [k for k in known if k not in filled]))
+            has = [k for k in known if k not in filled]
+            raise ConfigError(no_option(path, str(key), owner or target.__name__, has))
     missing = [k for k in required(target) if k not in given and k not in filled]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is required; set {path}.{missing[0]}=VALUE")
@@ -91,7 +92,8 @@ def bind(
 
 def no_option(path: str, key: str, owner: str, has: Sequence[str]) -> str:
     """The message for a key that its owner does not have."""
-    return f"{path}: {owner} has no option '{key}'{did_you_mean(key, has)} (has: {', '.join(has) or 'none'})"
+    who = owner if owner == path else f"{path}: {owner}"
+    return f"{who} has no option '{key}'{did_you_mean(key, has)} (has: {', '.join(has) or 'none'})"
 
 
 def convert(path: str, value: Any, hint: Any) -> Any:
@@ -115,7 +117,7 @@ def describe(hint: Any) -> str:
         members = [a for a in get_args(hint) if a is not type(None) and (a in _KIND or get_origin(a))]
         words = list(dict.fromkeys(describe(a) for a in members))
         return " or ".join(words + ["null"] * (type(None) in get_args(hint)))
-    if origin in (list, tuple, Sequence) or inspect.isclass(origin) and issubclass(origin, Sequence):
+    if origin in (list, tuple, Sequence) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         return f"a list ({describe(get_args(hint)[0])} each)"
     if hint in _KIND:
         return _KIND[hint]

@@ -1,5 +1,6 @@
 """What every test has: one thread, and a command line that is called in this process."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -27,7 +28,11 @@ def cli(capsys, monkeypatch, tmp_path):
             code = left.code or 0
         return code, *capsys.readouterr()
 
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     yield run
+    root.handlers[:] = handlers  # `--info` adds one that writes to what is stdout now
+    root.setLevel(level)
     for name, module in list(sys.modules.items()):
         if tmp_path in Path(getattr(module, "__file__", None) or "/").parents:
             del sys.modules[name]

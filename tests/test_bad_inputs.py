@@ -1,18 +1,22 @@
 """Every bad input that is known: one line on stderr, its exit code, and nothing left behind.
 
-The table is `bad_inputs.txt`: a command line, and below it the exit code and the line, in which HERE is the current
-directory. The files that the commands name are made below.
+The table is `bad_inputs.txt`: a command line, and below it the exit code and the line. HERE is the current directory,
+and `...` at the end what others (torch, YAML, Python) say in their own words. The files that it names are made below.
 """
 
 import os
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from lossbench import catalog
+from lossbench.errors import ConfigError
 
 TABLE = [
     line
@@ -153,6 +157,96 @@ def everything(directory):
 def test_one_line_an_exit_code_and_nothing_left(cli, here, command, code, message):
     before = everything(here)
     found, _, err = cli(*shlex.split(command))
-    assert err == f"lossbench: error: {message.replace('HERE', str(here))}\n"
+    wanted = re.escape(message.replace("HERE", str(here))).replace(re.escape("..."), "[^\n]+")
+    assert re.fullmatch(f"lossbench: error: {wanted}\n", err), err
     assert found == int(code)
     assert everything(here) == before
+
+
+def test_a_file_where_runs_should_go(cli, here):
+    before = everything(here)
+    code, _, err = cli("train", "output_root=good.csv")
+    line = r"lossbench: error: cannot write to 'good\.csv/.*': Not a directory; output_root says where runs go\n"
+    assert re.fullmatch(line, err)
+    assert code == 6
+    assert everything(here) == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written(cli, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, _, err = cli("train", "output_root=locked")
+    assert re.fullmatch(r"lossbench: error: cannot write to 'locked/.*': Permission denied; .*\n", err)
+    assert code == 6
+
+
+@pytest.mark.parametrize("command", ["train", "train -m"])
+def test_a_directory_that_holds_a_run(cli, tmp_path, command):
+    words = [*command.split(), "trainer.steps=1", "hydra.run.dir=mine", "hydra.sweep.dir=.", "hydra.sweep.subdir=mine"]
+    assert cli(*words)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    code, _, err = cli(*words)
+    assert err.startswith("lossbench: error: ")
+    assert "mine already holds a run; choose another hydra.run.dir or output_root" in err
+    assert err.count("\n") == 1
+    assert code == (10 if "-m" in words else 6)
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
+
+
+def test_a_cuda_device_that_is_not_there(cli, tmp_path):
+    count = torch.cuda.device_count()
+    code, _, err = cli("train", f"trainer.device=cuda:{count}")
+    assert err.startswith(f"lossbench: error: trainer.device=cuda:{count}: this machine has {count} CUDA device")
+    assert err.endswith("; use trainer.device=auto or cpu\n")
+    assert code == 6
+    assert everything(tmp_path) == []
+
+
+def test_debug_shows_the_traceback(cli):
+    with pytest.raises(ConfigError, match=r"seed must be a whole number, got 'x'"):
+        cli("train", "--debug", "seed=x")
+
+
+# Whatever the values are, they are refused in one line or trained with
+
+ODD = [0, -1, 1, 2, 0.5, 1e9, 1e-320, "nan", "inf", "-inf", "null", "true", "text", "''", "[]", "[1]", "[0.5,null]"]
+ODD += ["{}", "{a:1}", "${seed}", "${nothing}", "${oc.env:HOME}", "???", "balanced", "auto", "'é'", "a b", "1e", "\\"]
+SLOW = ("trainer.steps", "trainer.epochs", "trainer.compile", "dataset.workers", "model.hidden", "model.channels")
+
+
+def keys():
+    """Every key that some combination of options has."""
+    groups = {group: [OmegaConf.load(card.path) for card in catalog.cards(group)] for group in catalog.GROUPS[:-1]}
+    own = {f"{group}.{key}" for group in groups for option in groups[group] for key in option if group != "dataset"}
+    common = OmegaConf.load(catalog.conf_dir() / "config.yaml")
+    shared = {f"{group}.{key}" for group in ("dataset", "scheduler") for key in common[group]}
+    shared |= {f"dataset.split.{key}" for key in common.dataset.split}
+    return sorted({"seed", "name", *own, *shared} - {key for key in own if "$" in key or key in SLOW} - {*SLOW})
+
+
+OVERRIDES = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(keys()), st.sampled_from(ODD)),
+        st.sampled_from(catalog.GROUPS).flatmap(
+            lambda group: st.tuples(st.just(group), st.sampled_from([*catalog.names(group), *ODD]))
+        ),
+    ).map("{0[0]}={0[1]}".format),
+    max_size=4,
+)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(overrides=OVERRIDES)
+def test_any_override_is_refused_in_one_line_or_trained_with(cli, overrides):
+    code, _, err = cli("train", *overrides, "trainer.steps=1")
+    assert code in (0, 2, 3, 4, 6)
+    if code:
+        assert re.fullmatch(r"lossbench: error: [^\n]+\n", err)
+    else:
+        assert err == ""
