@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lossbench.config import Call, Config, by_class, fitting_loss
-from lossbench.data import Batches, Data, Source, Split, gather, prepare
+from lossbench.data import Batches, Data, Source, Split, prepare
+from lossbench.device import pick_device, pick_precision, set_determinism
 from lossbench.engine import (
     Best,
     Clip,
@@ -25,16 +26,15 @@ from lossbench.engine import (
     Objective,
     Part,
     Player,
-    Term,
     autocast,
     choose_gate,
     evaluate,
-    reduce,
 )
 from lossbench.engine.precision import PrecisionName
-from lossbench.errors import ConfigError, DataError, LossbenchError, ResourceError, did_you_mean
+from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line
 from lossbench.optim import Schedule
 from lossbench.optim.schedule import fill_lengths
+from lossbench.probe import probe
 from lossbench.seeds import derive
 from lossbench.signatures import parameters, required
 
@@ -48,6 +48,7 @@ class Run:
 
     config: Config
     data: Data
+    train_sample: Split
     player: Player
     batches: Batches
     length: Length
@@ -63,8 +64,8 @@ class Run:
         return evaluate(p.model, p.task, p.objective, split, batch_size=batch, cast=p.cast, workers=workers)
 
     def evaluation(self) -> Mapping[str, Metrics]:
-        """What is measured during the training: some training rows, and the validation split."""
-        return {"train": self.evaluate(_head(self.data.train)), "val": self.evaluate(self.data.val)}
+        """What is measured during the training: the training split, or a sample of it, and the validation split."""
+        return {"train": self.evaluate(self.train_sample), "val": self.evaluate(self.data.val)}
 
 
 def build(config: Config) -> Run:
@@ -94,7 +95,7 @@ def build(config: Config) -> Run:
     model = _model(config.model, data).to(device)
     objective = _objective(config, data, device)
     cast = autocast(precision, device)
-    _probe(config, model, objective, data, cast)
+    probe(config, model, objective, data, cast)
     if options.compile:
         model.compile()
     trained = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
@@ -127,50 +128,7 @@ def build(config: Config) -> Run:
     if precision == "fp16" and device.type == "cpu":
         notes = (*notes, "fp16 on the CPU works, and is slow: bf16 or fp32 are faster here")
     torch.manual_seed(derive(seed, "training"))  # dropout and the like: the same for every loss and model
-    return Run(config, data, player, batches, length, best, device, precision, notes)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is one.
-
-    Raises:
-        ResourceError: the machine has no such device.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda:0" if count else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    index = int(name.partition(":")[2] or 0)
-    if index >= count:
-        found = f"{count} CUDA device" + ("s" if count != 1 else "")
-        raise ResourceError(f"trainer.device={name}: this machine has {found}; use trainer.device=auto or cpu")
-    return torch.device("cuda", index)
-
-
-def pick_precision(name: str, device: torch.device) -> PrecisionName:
-    """`auto` is bf16 on a CUDA device that has it, else fp32.
-
-    Raises:
-        ResourceError: bf16 on a CUDA device that does not have it.
-    """
-    native = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
-    if name == "auto":
-        return "bf16" if device.type == "cuda" and native else "fp32"
-    if name == "bf16" and not native:
-        raise ResourceError(f"{torch.cuda.get_device_name(device)} has no bf16; use trainer.precision=fp16")
-    return name  # type: ignore[return-value]
-
-
-def set_determinism(on: bool) -> None:
-    """Deterministic kernels only, or torch's defaults again."""
-    import os
-
-    if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(on)
-    torch.backends.cudnn.deterministic = on
-    torch.backends.cudnn.benchmark = False
+    return Run(config, data, _sample(data.train), player, batches, length, best, device, precision, notes)
 
 
 def _load(dataset: Call) -> Source:
@@ -179,11 +137,9 @@ def _load(dataset: Call) -> Source:
     except LossbenchError:
         raise
     except Exception as error:  # a user's own code reads it: anything can come out of it
-        raise DataError(f"dataset '{dataset.name}': {_first_line(error)}") from error
+        raise DataError(f"dataset '{dataset.name}': {first_line(error)}") from error
     if not isinstance(source, Source):
-        raise ConfigError(
-            f"dataset '{dataset.name}' must return a lossbench.data.Source, got {type(source).__name__}"
-        )
+        raise ConfigError(f"dataset '{dataset.name}' must return a lossbench.data.Source, got {type(source).__name__}")
     return source
 
 
@@ -204,6 +160,8 @@ def _objective(config: Config, data: Data, device: torch.device) -> Objective:
     for key, word in by_class(loss).items():
         if values.get(key) == "balanced":
             values[key] = word.compute(data.train.target, classes).to(device)
+        elif isinstance(values.get(key), float):  # on the device once, and not in every step
+            values[key] = torch.tensor(values[key], device=device)
         elif isinstance(values.get(key), list):
             if len(values[key]) != classes:
                 one = "class" if classes > 1 else "output"
@@ -274,7 +232,7 @@ def _try(group: str, call: Call, filled: Mapping[str, Any]) -> Any:
     except LossbenchError:
         raise
     except Exception as error:
-        raise ConfigError(f"{group} '{call.name}': {_first_line(error)}") from error
+        raise ConfigError(f"{group} '{call.name}': {first_line(error)}") from error
 
 
 def _length(config: Config, batches: Batches) -> Length:
@@ -315,103 +273,9 @@ def _check_batches(batches: Batches) -> None:
         )
 
 
-def _probe(config: Config, model: nn.Module, objective: Objective, data: Data, cast: Callable[..., Any]) -> None:
-    """Run a few training examples forward, to refuse what does not fit together before anything is written.
-
-    Leaves random state, buffers and gradients as they were.
-    """
-    task, name = data.task, config.losses[0].name
-    batch = next(gather(data.train, torch.arange(min(4, len(data.train))), 4))
-    n = len(batch["index"])
-    _check_inputs(batch["input"])
-    with torch.random.fork_rng(enabled=True, devices=[d for d in [batch["input"].device.index] if d is not None]):
-        buffers = [(b, b.clone()) for m in (model, objective.modules) for b in m.buffers()]
-        model.eval()
-        try:
-            with cast():
-                output = model(batch["input"])
-        except Exception as error:
-            shape = tuple(batch["input"].shape)
-            raise ConfigError(
-                f"model '{config.model.name}' cannot take inputs of shape {shape}: {_first_line(error)}"
-            ) from error
-        if not isinstance(output, Tensor):
-            raise ConfigError(f"model '{config.model.name}' must give a tensor, got {type(output).__name__}")
-        if tuple(output.shape) != (n, task.outputs):
-            raise ConfigError(
-                f"model '{config.model.name}' gives shape {tuple(output.shape)} for {n} examples; "
-                f"dataset '{config.dataset.name}' needs ({n}, {task.outputs})"
-            )
-        try:
-            fields = task.forward(lambda _: output, batch, objective.needs)
-            terms = objective.terms(fields)
-        except LossbenchError:
-            raise
-        except Exception as error:
-            raise ConfigError(f"loss '{name}': {_first_line(error)}") from error
-        for term in terms:
-            _check_term(term, n, config)
-        total = reduce(terms, objective.reduction)
-        inputs = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
-        moved = total.requires_grad and any(
-            g is not None for g in torch.autograd.grad(total, inputs, allow_unused=True)
-        )
-        if not moved:
-            raise ConfigError(f"loss '{name}' does not depend on the model's parameters: nothing would be learned")
-        model.train()
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-    _check_batch_norm(config, model, data)
-
-
-def _check_inputs(inputs: Tensor) -> None:
-    if not inputs.is_floating_point():
-        raise DataError(f"inputs must be floating point, got {inputs.dtype}; divide images by 255 first")
-
-
-def _check_term(term: Term, n: int, config: Config) -> None:
-    name, values, weights = term.name, term.values, term.weights
-    for found in (values,) if weights is None else (values, weights):
-        if not isinstance(found, Tensor) or not found.is_floating_point():
-            kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
-            raise ConfigError(f"loss '{name}' must give a tensor of floating-point numbers, got {kind}")
-    if values.dim() == 0 and weights is None:
-        if config.trainer.accumulate > 1:
-            raise ConfigError(f"loss '{name}' gives a scalar, and trainer.accumulate needs a value per example")
-    elif tuple(values.shape) != (n,):
-        raise ConfigError(
-            f"loss '{name}' gives values of shape {tuple(values.shape)} for {n} examples; "
-            f"it must give one per example, ({n},), or a scalar"
-        )
-    elif weights is not None and tuple(weights.shape) != (n,):
-        raise ConfigError(
-            f"loss '{name}' gives weights of shape {tuple(weights.shape)} for {n} examples; "
-            f"it must give one per example, ({n},)"
-        )
-
-
-def _check_batch_norm(config: Config, model: nn.Module, data: Data) -> None:
-    """BatchNorm has no variance to divide by in a batch of one example."""
-    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        return
-    size, rows = config.trainer.batch_size, len(data.train)
-    if size == 1:
-        raise ConfigError("trainer.batch_size=1 leaves BatchNorm nothing to average; use at least 2")
-    if rows % size == 1 and not config.trainer.drop_last:
-        raise ConfigError(
-            f"{rows} training rows in batches of {size} leave a last batch of 1 example, which BatchNorm cannot take; "
-            "set trainer.drop_last=true or another trainer.batch_size"
-        )
-
-
-def _head(split: Split) -> Split:
-    """The first rows of a split: rows are in the source's order, and so a fixed sample of it."""
+def _sample(split: Split) -> Split:
+    """At most so many rows of a split, evenly spaced: rows are in the source's order, so it is always the same."""
     if len(split) <= EVALUATED_TRAIN:
         return split
     chosen = torch.linspace(0, len(split) - 1, EVALUATED_TRAIN).long()
     return split.take(chosen)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

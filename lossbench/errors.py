@@ -53,3 +53,8 @@ def plural(n: int, noun: str) -> str:
     if n == 1:
         return f"{n:,} {noun}"
     return f"{n:,} {noun}{'es' if noun.endswith(('s', 'tch', 'x')) else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, or its type where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,113 @@
+"""A few training examples through data, model and loss, before anything is written: what does not fit is refused."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lossbench.config import Config
+from lossbench.data import Data, gather
+from lossbench.engine import Objective, Term, reduce
+from lossbench.engine.precision import Cast
+from lossbench.errors import ConfigError, LossbenchError, first_line
+from lossbench.tasks import Batch
+
+
+def probe(config: Config, model: nn.Module, objective: Objective, data: Data, cast: Cast) -> None:
+    """Run a few training examples forward and backward. Leaves random state, buffers and gradients as they were.
+
+    Raises:
+        ConfigError: the model cannot take the data, its output or the loss has the wrong shape, the loss does not
+            depend on the parameters, or BatchNorm would meet a batch of one example.
+    """
+    batch = next(gather(data.train, torch.arange(min(4, len(data.train))), 4))
+    if not batch["input"].is_floating_point():
+        raise ConfigError(f"inputs must be floating point, got {batch['input'].dtype}; divide images by 255 first")
+    modules = [model, objective.modules]
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    cuda = [batch["input"].device] if batch["input"].is_cuda else []
+    model.eval()
+    with torch.random.fork_rng(devices=cuda):
+        output = _output(config, model, data, batch, cast)
+        terms = _terms(config, objective, data, batch, output)
+        _check_moves(config, reduce(terms, objective.reduction), modules)
+    model.train()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    _check_batch_norm(config, model, data)
+
+
+def _output(config: Config, model: nn.Module, data: Data, batch: Batch, cast: Cast) -> Tensor:
+    name, n = config.model.name, len(batch["index"])
+    try:
+        with cast():
+            output = model(batch["input"])
+    except Exception as error:
+        shape = tuple(batch["input"].shape)
+        raise ConfigError(f"model '{name}' cannot take inputs of shape {shape}: {first_line(error)}") from error
+    if not isinstance(output, Tensor):
+        raise ConfigError(f"model '{name}' must give a tensor, got {type(output).__name__}")
+    if tuple(output.shape) != (n, data.task.outputs):
+        raise ConfigError(
+            f"model '{name}' gives shape {tuple(output.shape)} for {n} examples; "
+            f"dataset '{config.dataset.name}' needs ({n}, {data.task.outputs})"
+        )
+    return output
+
+
+def _terms(config: Config, objective: Objective, data: Data, batch: Batch, output: Tensor) -> list[Term]:
+    try:
+        fields = data.task.forward(lambda _: output, batch, objective.needs)
+        terms = objective.terms(fields)
+    except LossbenchError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"loss '{config.losses[0].name}': {first_line(error)}") from error
+    for term in terms:
+        _check_term(term, len(batch["index"]), accumulates=config.trainer.accumulate > 1)
+    return terms
+
+
+def _check_term(term: Term, n: int, *, accumulates: bool) -> None:
+    """Values are floating-point numbers, one per example or a scalar; weights go with values per example."""
+    for found in (term.values,) if term.weights is None else (term.values, term.weights):
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
+            raise ConfigError(f"loss '{term.name}' must give a tensor of floating-point numbers, got {kind}")
+    if term.values.dim() == 0 and term.weights is None:
+        if accumulates:
+            raise ConfigError(f"loss '{term.name}' gives a scalar, and trainer.accumulate needs a value per example")
+        return
+    if tuple(term.values.shape) != (n,):
+        raise ConfigError(
+            f"loss '{term.name}' gives values of shape {tuple(term.values.shape)} for {n} examples; "
+            f"it must give one per example, ({n},), or a scalar"
+        )
+    if term.weights is not None and tuple(term.weights.shape) != (n,):
+        raise ConfigError(
+            f"loss '{term.name}' gives weights of shape {tuple(term.weights.shape)} for {n} examples; "
+            f"it must give one per example, ({n},)"
+        )
+
+
+def _check_moves(config: Config, total: Tensor, modules: list[nn.Module]) -> None:
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(total, trained, allow_unused=True) if total.requires_grad else ()
+    if all(gradient is None for gradient in gradients):
+        name = config.losses[0].name
+        raise ConfigError(f"loss '{name}' does not depend on the model's parameters: nothing would be learned")
+
+
+def _check_batch_norm(config: Config, model: nn.Module, data: Data) -> None:
+    """BatchNorm has no variance to divide by in a batch of one example."""
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return
+    size, rows = config.trainer.batch_size, len(data.train)
+    if size == 1:
+        raise ConfigError("trainer.batch_size=1 leaves BatchNorm nothing to average; use at least 2")
+    if rows % size == 1 and not config.trainer.drop_last:
+        raise ConfigError(
+            f"{rows} training rows in batches of {size} leave a last batch of 1 example, which BatchNorm cannot take; "
+            "set trainer.drop_last=true or another trainer.batch_size"
+        )
