@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lossbench import catalog
 from lossbench.console import say
@@ -121,7 +121,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     from hydra.types import RunMode
 
     hydra_cfg = HydraConfig.get()
-    overrides, path = list(hydra_cfg.overrides.task), Path(hydra_cfg.runtime.output_dir)
+    overrides, path = _as_typed(hydra_cfg.overrides.task), Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode == RunMode.MULTIRUN:
         return _sweep_job(cfg, dict(hydra_cfg.runtime.choices), path, overrides)
     try:
@@ -147,6 +147,13 @@ def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
     if summary["status"] == "diverged":
         raise Diverged(f"{summary['error']} ({shown})")
     return summary
+
+
+def _as_typed(overrides: ListConfig) -> list[str]:
+    """The settings unresolved: what `${oc.env:...}` stands for may be a secret."""
+    found = OmegaConf.to_container(overrides, resolve=False)
+    assert isinstance(found, list)
+    return found
 
 
 def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: list[str]) -> dict[str, Any]:

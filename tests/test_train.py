@@ -1,0 +1,200 @@
+"""`lossbench train` as a user types it: what it leaves behind, and how runs and sweeps end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from lossbench import catalog
+
+SHORT = ("trainer.steps=3", "trainer.batch_size=32")
+
+
+def runs():
+    return sorted(path.parent for path in Path("outputs").rglob("status.json"))
+
+
+def status(directory):
+    return json.loads((directory / "status.json").read_text())["status"]
+
+
+def test_a_run_leaves_its_files(cli):
+    code, out, err = cli("train", "loss=focal", "optim=adamw", *SHORT)
+    assert (code, err) == (0, "")
+    (run,) = runs()
+    events = [path.name for path in run.glob("events.out.tfevents.*")]
+    assert len(events) == 1
+    found = {path.name for path in run.iterdir()} - set(events)
+    assert found == {"config.yaml", "evals.csv", "status.json", "steps.csv", "summary.json"}
+    assert str(run) in out
+    assert "tensorboard --logdir outputs" in out
+    assert run.name.endswith("-digits-mlp-focal-adamw")
+    assert (run / "config.yaml").read_text().startswith("# lossbench train loss=focal optim=adamw trainer.steps=3")
+    with (run / "steps.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary) == {
+        "name", "status", "metrics", "best", "steps", "epochs", "seconds", "examples_per_second", "skipped_steps",
+        "parameters", "device", "precision", "threads", "seed", "choices", "config_hash", "versions", "git_commit",
+        "reason",
+    }  # fmt: skip
+    assert summary["choices"]["loss"] == "focal"
+    assert set(summary["metrics"]) == {"train", "val", "test"}
+
+
+def test_equal_runs_write_equal_steps(cli):
+    for _ in range(2):
+        assert cli("train", "model=cnn", "model.dropout=0.1", "trainer.flush_every=2", *SHORT)[0] == 0
+    first, second = runs()
+    assert (first / "steps.csv").read_bytes() == (second / "steps.csv").read_bytes()
+    assert (first / "evals.csv").read_bytes() == (second / "evals.csv").read_bytes()
+
+
+def test_the_hash_is_of_what_can_change_a_result(cli):
+    for words in (["name=a"], ["name=b", "trainer.flush_every=7", "output_root=outputs/x"], ["seed=1"]):
+        assert cli("train", *SHORT, *words)[0] == 0
+    hashes = {json.loads((run / "summary.json").read_text())["name"]: run for run in runs()}
+    found = [json.loads((run / "summary.json").read_text())["config_hash"] for run in hashes.values()]
+    assert len(set(found)) == 2
+
+
+def test_name_and_output_root(cli):
+    assert cli("train", "name=mine", "output_root=elsewhere/deep", *SHORT)[0] == 0
+    (path,) = Path("elsewhere/deep").glob("*/*")
+    assert path.name.endswith("-mine")
+
+
+def test_hydras_own_directory_key_works(cli):
+    assert cli("train", "hydra.run.dir=here", *SHORT)[0] == 0
+    assert status(Path("here")) == "completed"
+    code, _, err = cli("train", "hydra.run.dir=here", *SHORT)
+    assert (code, "already holds a run" in err) == (6, True)
+
+
+def test_secrets_of_the_environment_stay_out(cli, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    assert cli("train", "name=${oc.env:SECRET}", "output_root=o", *SHORT)[0] == 0
+    (run,) = (path.parent for path in Path("o").rglob("config.yaml"))
+    assert "hunter2" not in (run / "config.yaml").read_text()
+
+
+def test_a_diverged_run(cli):
+    code, out, err = cli("train", "optim=sgd", "optim.lr=1e30")
+    assert code == 4
+    assert err.startswith("lossbench: error: step 2: the loss is ")
+    (run,) = runs()
+    assert status(run) == "diverged"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["skipped_steps"]) == ("diverged", 2, 1)
+
+
+def test_a_run_that_fails_in_a_way_nobody_foresaw(cli):
+    Path("late.py").write_text(
+        "calls = 0\n"
+        "def late(pred, target):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls > 2: raise RuntimeError('at last')\n"
+        "    return (pred - target).square()\n"
+    )
+    Path("mine/loss").mkdir(parents=True)
+    Path("mine/loss/late.yaml").write_text("_target_: late.late\n")
+    code, _, err = cli("train", "--config-dir", "mine", "dataset=diabetes", "loss=late")
+    assert (code, err) == (1, "lossbench: error: internal error: RuntimeError: at last (--debug shows where)\n")
+    (run,) = runs()
+    assert status(run) == "failed"
+    assert "RuntimeError: at last" in (run / "run.log").read_text()
+
+
+def test_flags_may_follow_settings(cli):
+    code, out, _ = cli("train", "loss=focal", "--cfg", "job")
+    assert code == 0
+    assert "gamma: 2.0" in out
+    assert not Path("outputs").exists()
+
+
+def test_a_sweep(cli):
+    code, out, err = cli("train", "-m", "loss=cross_entropy,focal", "seed=range(0,2)", *SHORT)
+    assert (code, err) == (0, "")
+    names = [run.name for run in runs()]
+    assert names == [
+        "0-loss=cross_entropy,seed=0,trainer.batch_size=32,trainer.steps=3",
+        "1-loss=cross_entropy,seed=1,trainer.batch_size=32,trainer.steps=3",
+        "2-loss=focal,seed=0,trainer.batch_size=32,trainer.steps=3",
+        "3-loss=focal,seed=1,trainer.batch_size=32,trainer.steps=3",
+    ]
+    assert "sweep: 4 jobs" in out
+    rows = [line.split("│") for line in out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[1:4]] for row in rows] == [
+        ["0", "cross_entropy", "0"],
+        ["1", "cross_entropy", "1"],
+        ["2", "focal", "0"],
+        ["3", "focal", "1"],
+    ]
+
+
+def test_equal_jobs_run_once(cli):
+    code, out, _ = cli("train", "-m", "seed=1,1", *SHORT)
+    assert (code, len(runs())) == (0, 1)
+    assert "1 job equal to another: run once" in out
+
+
+def test_a_failed_job_does_not_stop_the_others(cli):
+    Path("a.csv").write_text("x,y\n" + "\n".join(f"{i},{i % 2}" for i in range(60)))
+    sweep = ("dataset=csv", "dataset.path=a.csv,gone.csv,a.csv", "dataset.target=y")
+    code, out, err = cli("train", "-m", *sweep, "seed=0,1", *SHORT)
+    assert code == 10
+    assert err == "lossbench: error: 2 of 4 jobs failed; the first: dataset.path: there is no file 'gone.csv'\n"
+    assert [status(run) for run in runs()] == ["completed"] * 2
+    assert out.count("│ failed") == 2
+
+
+def test_a_diverged_job_is_a_result(cli):
+    code, out, _ = cli("train", "-m", "optim=sgd", "optim.lr=0.1,1e30", "trainer.steps=5")
+    assert code == 0
+    assert sorted(status(run) for run in runs()) == ["completed", "diverged"]
+    assert "│ diverged" in out
+
+
+@pytest.mark.parametrize("name", catalog.names("experiment"))
+def test_presets(cli, name):
+    code, out, err = cli("train", f"experiment={name}", "trainer.epochs=2")
+    assert (code, err) == (0, "")
+    assert "completed" in out
+
+
+@pytest.mark.parametrize("loss", catalog.names("loss"))
+@pytest.mark.parametrize("dataset", ["digits", "breast_cancer", "diabetes"])
+def test_every_loss_trains_on_the_data_that_its_card_names(cli, loss, dataset):
+    fits = set(catalog.card("loss", loss).fits) & set(catalog.card("dataset", dataset).fits)
+    code, _, err = cli("train", f"loss={loss}", f"dataset={dataset}", *SHORT)
+    assert code == (0 if fits else 2), err
+
+
+@pytest.mark.parametrize("optim", catalog.names("optim"))
+@pytest.mark.parametrize("scheduler", catalog.names("scheduler"))
+def test_every_optimizer_with_every_schedule(cli, optim, scheduler):
+    words = (f"optim={optim}", f"scheduler={scheduler}", "scheduler.warmup=2", "trainer.epochs=2")
+    assert cli("train", "dataset=diabetes", *words)[0] == 0
+
+
+@pytest.mark.parametrize("group", catalog.GROUPS)
+def test_show_and_list(cli, group):
+    for name in catalog.names(group):
+        code, out, _ = cli("show", f"{group}={name}")
+        assert code == 0
+        assert out.startswith(f"{group}={name}   (tasks: ")
+    if group in catalog.LISTS.values():
+        (kind,) = (k for k, v in catalog.LISTS.items() if v == group)
+        out = cli("list", kind)[1]
+        assert all(name in out for name in catalog.names(group))
+
+
+def test_completion(cli):
+    assert cli("completion", "query", "lossbench tr")[1] == "train\n"
+    assert cli("completion", "query", "lossbench train -m loss=fo")[1] == "loss=focal\n"
+    assert cli("completion", "query", "lossbench train loss=focal loss.ga")[1] == "loss.gamma=\n"
+    assert "_lossbench" in cli("completion", "bash")[1]
