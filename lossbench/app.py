@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lossbench import catalog
 from lossbench.console import say
@@ -149,7 +149,7 @@ def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
     return summary
 
 
-def _as_typed(overrides: ListConfig) -> list[str]:
+def _as_typed(overrides: Any) -> list[str]:
     """The settings unresolved: what `${oc.env:...}` stands for may be a secret."""
     found = OmegaConf.to_container(overrides, resolve=False)
     assert isinstance(found, list)
