@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lossbench import catalog
 from lossbench.console import say
-from lossbench.errors import ConfigError, Diverged, ResourceError, did_you_mean
+from lossbench.errors import ConfigError, Diverged, ResourceError
+from lossbench.flags import config_dirs, split_flags
 from lossbench.naming import register_resolvers
 
 
@@ -24,10 +24,6 @@ class Refused(BaseException):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-
-EXCLUSIVE = ("run", "multirun", "cfg", "info")
-# We have our own completion and config, and a rerun reads a pickle.
-REMOVED = ("--shell-completion", "-sc", "--config-path", "-cp", "--experimental-rerun")
 
 # What Hydra would not read as an option's name.
 _NO_NAME = re.compile(r"[\[{]|([-+]?(\d[\d_]*\.?\d*(e[-+]?\d+)?|inf|nan)|null|true|false)$", re.IGNORECASE)
@@ -58,61 +54,11 @@ def train(arguments: Sequence[str]) -> None:
     except Refused as refused:
         raise refused.error from None
     except OSError as error:
-        if isinstance(error, HydraException):  # a missing config is both
+        if isinstance(error, (HydraException, BrokenPipeError)):  # a missing config is both
             raise
         raise ResourceError(
             f"cannot write to '{error.filename}': {error.strerror}; output_root says where runs go"
         ) from error
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags, which it wants first, and the overrides, in the order given.
-
-    Raises:
-        ConfigError: a flag that we do not have, one without its value, or two that exclude each other.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    known = {k: v for k, v in get_args_parser()._option_string_actions.items() if k not in REMOVED}
-    flags: list[str] = []
-    overrides: list[str] = []
-    modes: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        name = word.partition("=")[0]
-        if name not in known:
-            raise ConfigError(f"there is no flag '{name}'{did_you_mean(name, known)} (lossbench train --help)")
-        flags += [name, *_flag_value(known[name], word, rest)]
-        if known[name].dest in EXCLUSIVE:
-            modes[known[name].dest] = name
-    if len(modes) > 1:
-        raise ConfigError(f"{' and '.join(modes.values())} exclude each other; choose one")
-    if "--resolve" in flags and "cfg" not in modes:
-        raise ConfigError("--resolve goes with --cfg, such as: lossbench train --cfg job --resolve")
-    return flags, overrides
-
-
-def _flag_value(flag: Any, word: str, rest: list[str]) -> list[str]:
-    """What follows the flag in its own word or, taken away there, in `rest`."""
-    name, equals, value = word.partition("=")
-    choices = flag.choices or ()
-    if flag.nargs == 0:
-        if equals:
-            raise ConfigError(f"{name} takes no value")
-        return []
-    if not equals and flag.nargs == "?":
-        value = rest.pop(0) if rest and rest[0] in choices else flag.const
-    elif not equals:
-        if not rest or rest[0].startswith("-"):
-            raise ConfigError(f"{name} needs a value")
-        value = rest.pop(0)
-    if choices and value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got '{value}'")
-    return [value]
 
 
 def job(cfg: DictConfig) -> dict[str, Any]:
@@ -203,12 +149,9 @@ def _check_choices(overrides: Sequence[str]) -> None:
 
 def _check_config_dir(flags: Sequence[str]) -> None:
     """Refuse a user's config directory that is not there, or whose options Hydra would pass over in silence."""
-    for flag, value in pairwise(flags):
-        if flag not in ("--config-dir", "-cd"):
-            continue
-        directory = Path(value)
+    for directory in config_dirs(flags):
         if not directory.is_dir():
-            raise ConfigError(f"--config-dir: there is no directory '{value}'")
+            raise ConfigError(f"--config-dir: there is no directory '{directory}'")
         for group in catalog.GROUPS:
             for path in sorted((directory / group).glob("*.y*ml")):
                 if path.suffix == ".yml":

@@ -35,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     try:
         _run(words)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _exit(130)
+    except BrokenPipeError:  # a reader that closed our output early is no error
+        _exit(0)
     except SystemExit:
         raise
     except BaseException as error:
@@ -106,7 +109,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
 
 
 def _exit(code: int) -> None:
-    """Leave with the exit code; a reader that closed our output early is no error."""
+    """Leave with the exit code."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from lossbench import catalog
@@ -65,10 +66,27 @@ def _train(line: str) -> list[str]:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.bash_completion import BashCompletion
     from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
 
+    from lossbench.flags import config_dirs, known_flags, split_flags
     from lossbench.naming import register_resolvers
 
+    try:
+        words = shlex.split(line)
+        word = words.pop() if words and not line.endswith(" ") else ""
+        if word.startswith("-"):
+            return sorted(flag for flag in known_flags() if flag.startswith(word))
+        flags, overrides = split_flags(words)
+    except (ValueError, ConfigError):  # an open quote, or a flag that still wants its value: files, as the shell does
+        return []
     register_resolvers()
-    loader = ConfigLoaderImpl(create_config_search_path(str(catalog.conf_dir())))
-    found = BashCompletion(loader)._query(config_name="config", line=line)
-    return [word for word in found if not word.startswith("hydra")]
+    search_path = create_config_search_path(str(catalog.conf_dir()))
+    for directory in config_dirs(flags):
+        place = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{directory.resolve()}", anchor=place)
+    try:
+        query = " ".join([*overrides, word])
+        found = BashCompletion(ConfigLoaderImpl(search_path))._query(config_name="config", line=query)
+    except Exception:  # a mistake further left: nothing can be said of what follows
+        return []
+    return [name for name in found if not name.startswith("hydra") and "._target_" not in name]

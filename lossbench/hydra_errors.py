@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from itertools import pairwise
-from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -15,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lossbench import catalog
 from lossbench.errors import ConfigError, LossbenchError, did_you_mean
+from lossbench.flags import config_dirs
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
 _NO_ITEM = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
@@ -118,10 +117,9 @@ def _composed(arguments: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     choices = [a for a in arguments if a.partition("=")[0] in catalog.GROUPS and "," not in a]
-    dirs = [value for flag, value in pairwise(arguments) if flag in ("--config-dir", "-cd")]
     try:
         with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-            paths = ",".join(f"'file://{Path(value).resolve()}'" for value in dirs)
+            paths = ",".join(f"'file://{path.resolve()}'" for path in config_dirs(arguments))
             return compose("config", overrides=[f"hydra.searchpath=[{paths}]", *choices])
     except Exception:  # a second mistake among the choices: the message goes without suggestions
         return DictConfig({})
@@ -147,10 +145,10 @@ def _taken(config: DictConfig, group: str) -> list[str]:
     from lossbench.config import FILLED, locate
     from lossbench.signatures import parameters, required
 
-    targets = config.get(group, {}).get("_target_") or []
     try:
+        targets = config[group]["_target_"]
         found = [locate(group, path) for path in ([targets] if isinstance(targets, str) else targets)]
-    except ConfigError:
+    except (ConfigError, OmegaConfBaseException):  # a group without a target, or a second mistake
         return []
     given = {*FILLED.get(group, ()), *(name for target in found if group == "loss" for name in required(target))}
     return [name for target in found for name in parameters(target) if name not in given]

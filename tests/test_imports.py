@@ -59,7 +59,8 @@ BELOW = {
     "errors": (),
     "seeds": (),
     "listing": ("catalog", "console"),
-    "completion": ("catalog", "naming"),
+    "flags": (),
+    "completion": ("catalog", "flags", "naming"),
     "cli": ("app", "completion", "hydra_errors", "listing"),
 }
 
@@ -84,7 +85,7 @@ def test_losses_need_torch_and_nothing_else(module):
     assert all(name.partition(".")[0] == "losses" for name in filter(own, names))
 
 
-LIGHT = ["__init__", "cli", "catalog", "listing", "completion", "errors", "naming", "console"]
+LIGHT = ["__init__", "cli", "catalog", "listing", "completion", "flags", "errors", "naming", "console"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

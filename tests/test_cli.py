@@ -1,0 +1,163 @@
+"""The commands beside training, and the flags of `train`."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from lossbench import __version__, catalog
+from lossbench.completion import COMMANDS, SCRIPTS
+
+KINDS = list(catalog.LISTS.items())
+OPTIONS = [(group, name) for group in catalog.GROUPS for name in catalog.names(group)]
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A config directory of the user's own."""
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "soft.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.2\n")
+
+
+def printed(cli, *words):
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    return out
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(cli, words):
+    out = printed(cli, *words)
+    assert all(f"lossbench {command}" in out for command in ("train", "list", "show", "completion", "--version"))
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_version(cli, word):
+    assert printed(cli, word) == f"lossbench {__version__}\n"
+
+
+def test_it_is_a_module_and_a_command():
+    run = [sys.executable, "-m", "lossbench", "--version"]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == f"lossbench {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["train", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(words):
+    run = [sys.executable, "-m", "lossbench", *words]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait()) == (b"", 0)
+
+
+# list and show
+
+
+@pytest.mark.parametrize(("kind", "group"), KINDS)
+def test_list_says_what_each_option_is(cli, kind, group):
+    out = " ".join(printed(cli, "list", kind).split())
+    assert f"{kind} ({group}=NAME)" in out
+    for card in catalog.cards(group):
+        assert f" {card.name} {card.tasks} " in f" {out} "
+        assert card.summary in out
+        assert card.summary.endswith(".")
+
+
+def test_list_without_a_kind_lists_them_all(cli):
+    out = printed(cli, "list")
+    assert all(f"{kind} ({group}=NAME)" in out for kind, group in KINDS)
+    assert printed(cli, "list", *catalog.LISTS) == out
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_show_has_every_key_with_its_default_and_a_command(cli, group, name):
+    out = printed(cli, "show", f"{group}={name}")
+    assert out.startswith(f"{group}={name}   (tasks: ")
+    shown = yaml.safe_load(out.partition("Config:\n")[2].partition("\n\nTry:")[0])
+    assert shown == yaml.safe_load(catalog.card(group, name).path.read_text())
+    assert f"{group}={name}" in out.partition("Try:\n  lossbench train ")[2]
+
+
+def test_show_has_a_losss_formula_and_shapes(cli):
+    out = printed(cli, "show", "loss=huber")
+    for words in ("e^2 / 2 where |e| <= delta", "Shapes: pred and target (N, ...)", "Huber 1964", "When it helps"):
+        assert words in out
+    assert printed(cli, "show", "loss=huber", "optim=sgd").startswith(out)
+
+
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("lossbench ", [*COMMANDS]),
+        ("lossbench co", ["completion"]),
+        ("lossbench --v", ["--version"]),
+        ("lossbench list ", [*catalog.LISTS]),
+        ("lossbench list losses d", ["datasets"]),
+        ("lossbench show ", [f"{group}={name}" for group, name in OPTIONS]),
+        ("lossbench show loss=fo", ["loss=focal"]),
+        ("lossbench completion ", [*SCRIPTS]),
+        ("lossbench nothing ", []),
+        ("lossbench train loss=", [f"loss={name}" for name in catalog.names("loss")]),
+        ("lossbench train optim=ada", ["optim=adam", "optim=adamw"]),
+        ("lossbench train loss=focal loss.ga", ["loss.gamma="]),
+        ("lossbench train optim=sgd optim.mom", ["optim.momentum="]),
+        ("lossbench train trainer.batch", ["trainer.batch_size="]),
+        ("lossbench train dataset.split.", [f"dataset.split.{key}=" for key in ("stratify", "test", "val")]),
+        ("lossbench train -m seed=0,1 loss=fo", ["loss=focal"]),
+        ("lossbench train 'seed=range(0,3)' loss=fo", ["loss=focal"]),
+        ("lossbench train --config-dir mine loss=so", ["loss=soft"]),
+        ("lossbench train --config-dir=mine loss=soft loss.", ["loss.label_smoothing="]),
+        ("lossbench train --config", ["--config-dir", "--config-name"]),
+        ("lossbench train --config-dir ", []),
+        ("lossbench train name=[ loss=focal loss.", []),
+        ("lossbench train 'name=", []),
+    ],
+)
+def test_completion(cli, mine, line, found):
+    assert sorted(printed(cli, "completion", "query", line).split()) == sorted(found)
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_completion_scripts_ask_back(cli, shell):
+    assert "lossbench completion query" in printed(cli, "completion", shell)
+
+
+# The flags of train
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_cfg_prints_the_config_and_trains_nothing(cli, tmp_path, flags, first):
+    settings = ["loss=huber", "dataset=diabetes", "loss.delta=2"]
+    config = yaml.safe_load(printed(cli, *["train", *(flags + settings if first else settings + flags)]))
+    assert config["loss"] == {"_target_": "lossbench.losses.huber", "delta": 2}
+    assert list(config) == ["output_root", "name", "seed", *sorted(catalog.GROUPS[:-1], key=list(config).index)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_train_has_groups_keys_and_examples(cli, tmp_path):
+    out = printed(cli, "train", "--help")
+    for group, name in OPTIONS:
+        assert re.search(rf"^{group}: .*\b{name}\b", out, re.MULTILINE)
+    assert "lossbench train loss=focal optim=adamw" in out
+    assert "batch_size: 64" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--hydra-help"], ["--info"], ["--info", "searchpath", "loss=focal"], ["--version"]])
+def test_hydras_own_flags_work(cli, tmp_path, words):
+    code, out, _ = cli("train", *words)
+    assert code == 0
+    assert out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["-m --config-dir mine loss=soft seed=0,1", "loss=soft -m seed=0,1 --config-dir=mine"]
+)
+def test_the_order_of_flags_and_settings_does_not_matter(cli, mine, words):
+    assert "sweep: 2 jobs" in printed(cli, "train", "trainer.steps=1", *words.split())
