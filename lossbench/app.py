@@ -72,6 +72,8 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         return _sweep_job(cfg, dict(hydra_cfg.runtime.choices), path, overrides)
     try:
         return _single(path, overrides)
+    except SystemExit as error:
+        raise Refused(RuntimeError(f"code of yours called sys.exit({error.code})")) from error
     except Exception as error:
         raise Refused(error) from error
 
@@ -83,13 +85,14 @@ def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
     run = _prepared.pop()
     for note in run.notes:
         say(note)
-    shown = os.path.relpath(path)
+    shown, root = os.path.relpath(path), run.config.root.output_root
+    board = root if path.is_relative_to(Path(root).resolve()) else shown
     try:
         summary = execute(run, path, overrides)
     except KeyboardInterrupt:
         say(f"interrupted; what was recorded is in {shown}")
         raise
-    show_summary(summary, shown, run.config.root.output_root)
+    show_summary(summary, shown, board)
     if summary["status"] == "diverged":
         raise Diverged(f"{summary['error']} ({shown})")
     return summary

@@ -31,7 +31,7 @@ from lossbench.engine import (
     evaluate,
 )
 from lossbench.engine.precision import PrecisionName
-from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line
+from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line, refuse_memory
 from lossbench.optim import Schedule
 from lossbench.optim.schedule import fill_lengths
 from lossbench.probe import probe
@@ -112,7 +112,7 @@ def build(config: Config) -> Run:
         schedules=[_schedule(config, optimizer, length, batches, monitor, data)],
         guard=Guard(
             options.nonfinite,
-            choose_gate(options.nonfinite, device, scale, [optimizer]),
+            choose_gate(options.nonfinite, device, scale, [optimizer], may_be_empty=_may_be_empty(objective, data)),
             [optimizer],
             scale,
             [model, objective.modules],
@@ -178,6 +178,21 @@ def _objective(config: Config, data: Data, device: torch.device) -> Objective:
     return Objective([Part(loss.name, 1.0, function, needs)], config.trainer.reduction)
 
 
+def _may_be_empty(objective: Objective, data: Data) -> bool:
+    """Whether an example may count for nothing: its own weight is 0, or its label's is, or its label is ignored."""
+    labels, weight = data.train.target, data.train.weight
+    if weight is not None and bool((weight == 0).any()):
+        return True
+    for part in objective.parts:
+        settings = getattr(part.function, "keywords", {})
+        by_label, ignored = settings.get("weight"), settings.get("ignore_index")
+        if isinstance(by_label, torch.Tensor) and bool((by_label == 0).any()):
+            return True
+        if ignored is not None and bool((labels == ignored).any()):
+            return True
+    return False
+
+
 def _optimizer(optim: Call, trained: list[nn.Parameter]) -> Optimizer:
     """The optimizer, in its fused form where torch has one."""
     chosen = {"fused", "foreach", "differentiable"} & optim.values.keys()  # torch takes one of them
@@ -218,7 +233,7 @@ def _schedule(
         options,
         total_steps=length.steps,
         steps_per_epoch=batches.steps_per_epoch,
-        evaluations=-(-length.steps // length.eval_every),
+        eval_every=length.eval_every,
         metric=metric,
     )
 
@@ -232,6 +247,7 @@ def _try(group: str, call: Call, filled: Mapping[str, Any]) -> Any:
     except LossbenchError:
         raise
     except Exception as error:
+        refuse_memory(error)
         raise ConfigError(f"{group} '{call.name}': {first_line(error)}") from error
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lossbench import __version__
-from lossbench.errors import ConfigError, LossbenchError, did_you_mean
+from lossbench.errors import ConfigError, LossbenchError, did_you_mean, refuse_memory
 
 USAGE = """\
 lossbench: which loss, optimizer or schedule is better, by how much, and is the difference real.
@@ -28,16 +28,24 @@ Any command takes --debug, which shows the traceback of an error.
 """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does, with an exit code of its own."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 usage or config, 3 data, 4 diverged, 6 resource, 10 sweep, 130 interrupted."""
+    """Run a command and exit.
+
+    0 done, 1 internal error, 2 usage or config, 3 data, 4 diverged, 6 resource, 10 a sweep with failed jobs,
+    130 interrupted, 143 terminated.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
         _run(words)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _exit(130)
+    except KeyboardInterrupt as stop:
+        _exit(143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # a reader that closed our output early is no error
         _exit(0)
     except SystemExit:
@@ -67,9 +75,18 @@ def _run(words: list[str]) -> None:
 
 
 def _train(words: list[str]) -> None:
+    import signal
+    import threading
+
     from lossbench.app import train
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     train(words)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _list(words: list[str]) -> None:
@@ -97,6 +114,11 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
         from lossbench.hydra_errors import translate
 
         found = translate(error, words)
+    if found is None:
+        try:
+            refuse_memory(error)
+        except LossbenchError as memory:
+            found = memory
     if found is None and isinstance(error, OSError):
         place = f" '{error.filename}'" if error.filename else ""
         text, code = f"{error.strerror or error}{place}", 6

@@ -131,6 +131,7 @@ class Config:
     scheduler: Call
     scheduler_options: SchedulerOptions
     plain: Mapping[str, Any]  # the whole config, resolved
+    typed: Mapping[str, Any]  # the whole config, interpolations as their text
     text: str  # as YAML, interpolations unresolved: secrets of the environment stay out of it
 
     @property
@@ -183,6 +184,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         scheduler=_call("scheduler", scheduler_rest, choices),
         scheduler_options=scheduler_options,
         plain=plain,
+        typed=_unresolved(cfg),
         text=OmegaConf.to_yaml(cfg),
     )
     _check_fit(config)
@@ -332,6 +334,12 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{group}._target_: '{path}' is not a function or class")
     return found  # type: ignore[no-any-return]
+
+
+def _unresolved(cfg: DictConfig) -> dict[str, Any]:
+    found = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(found, dict)
+    return {str(k): v for k, v in found.items()}
 
 
 def _resolve(cfg: DictConfig) -> dict[str, Any]:

@@ -58,3 +58,12 @@ def plural(n: int, noun: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, or its type where it says nothing."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def refuse_memory(error: BaseException) -> None:
+    """Raise a ResourceError in place of an error that is about memory; others pass."""
+    short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if short or "can't allocate memory" in str(error) or "not enough memory" in str(error):
+        raise ResourceError(
+            "out of memory; try a smaller trainer.batch_size (with trainer.accumulate for the same step) or model"
+        ) from error

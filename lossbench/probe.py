@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from lossbench.config import Config
 from lossbench.data import Data, gather
 from lossbench.engine import Objective, Term, reduce
+from lossbench.engine.buffers import Buffers
 from lossbench.engine.precision import Cast
-from lossbench.errors import ConfigError, LossbenchError, first_line
+from lossbench.errors import ConfigError, LossbenchError, first_line, refuse_memory
 from lossbench.tasks import Batch
 
 
@@ -24,7 +25,7 @@ def probe(config: Config, model: nn.Module, objective: Objective, data: Data, ca
     if not batch["input"].is_floating_point():
         raise ConfigError(f"inputs must be floating point, got {batch['input'].dtype}; divide images by 255 first")
     modules = [model, objective.modules]
-    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    buffers = Buffers(modules)
     cuda = [batch["input"].device] if batch["input"].is_cuda else []
     model.eval()
     with torch.random.fork_rng(devices=cuda):
@@ -32,9 +33,7 @@ def probe(config: Config, model: nn.Module, objective: Objective, data: Data, ca
         terms = _terms(config, objective, data, batch, output)
         _check_moves(config, reduce(terms, objective.reduction), modules)
     model.train()
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+    buffers.restore()
     _check_batch_norm(config, model, data)
 
 
@@ -44,6 +43,7 @@ def _output(config: Config, model: nn.Module, data: Data, batch: Batch, cast: Ca
         with cast():
             output = model(batch["input"])
     except Exception as error:
+        refuse_memory(error)
         shape = tuple(batch["input"].shape)
         raise ConfigError(f"model '{name}' cannot take inputs of shape {shape}: {first_line(error)}") from error
     if not isinstance(output, Tensor):
@@ -63,6 +63,7 @@ def _terms(config: Config, objective: Objective, data: Data, batch: Batch, outpu
     except LossbenchError:
         raise
     except Exception as error:
+        refuse_memory(error)
         raise ConfigError(f"loss '{config.losses[0].name}': {first_line(error)}") from error
     for term in terms:
         _check_term(term, len(batch["index"]), accumulates=config.trainer.accumulate > 1)

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lossbench import __version__
 from lossbench.build import Run
 from lossbench.config import Config
 from lossbench.engine import Metrics, train
-from lossbench.errors import Diverged
+from lossbench.errors import Diverged, LossbenchError, first_line
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
@@ -36,51 +37,59 @@ def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = Fal
     Raises:
         ResourceError: the directory cannot be written.
     """
-    config, p = run.config, run.player
     directory = RunDirectory(path)
-    directory.config(config.text, list(overrides))
-    compared = [f"{kind}/{name}" for kind in ("best", "test") for name in p.task.directions]
-    board = TensorBoard(path, hparams(config), compared, scaled=p.scale.enabled)
-    steps = run.length.steps
-    per_epoch = run.batches.steps_per_epoch
-    examples = config.trainer.batch_size * config.trainer.accumulate
-    screen = Screen(
-        steps=steps,
-        epochs=-(-steps // per_epoch),
-        monitor=run.best.metric,
-        batch_size=examples,
-        brief=brief,
-    )
-    recorder = DeviceRecorder(
-        [CsvFiles(path), board, directory, screen], device=run.device, flush_every=config.trainer.flush_every
-    )
+    flush_every = run.config.trainer.flush_every
     status: Status = "failed"
-    summary = None
     ended: dict[str, object] = {}
     try:
-        try:
-            outcome = train(p, run.batches, run.length, run.evaluation, recorder, run.best)
-            status, ended = "completed", {"reason": outcome.reason}
-        except Diverged as error:
-            status, ended = "diverged", {"error": str(error)}
-        recorder.flush()
-        metrics = final_metrics(run)
-        summary = summarise(run, recorder, status, metrics) | ended
-        if metrics:  # both of the best weights: `val/...` is a curve, and its last point is not the best one
-            board.evaluated(summary["steps"], summary["epochs"], {"best": metrics["val"], "test": metrics["test"]})
-        directory.summary(summary)
+        directory.config(run.config.text, list(overrides))
+        with closing(DeviceRecorder([directory], device=run.device, flush_every=flush_every)) as recorder:
+            board = recorder.add(_board(run, path))
+            recorder.add(CsvFiles(path))
+            recorder.add(_screen(run, brief))
+            try:
+                reason = train(run.player, run.batches, run.length, run.evaluation, recorder, run.best)
+                status, ended = "completed", {"reason": reason}
+            except Diverged as error:
+                status, ended = "diverged", {"error": str(error)}
+            board.status = status
+            metrics = final_metrics(run)
+            summary = summarise(run, recorder, status, metrics) | ended
+            if metrics:  # both of the best weights: `val/...` is a curve, and its last point is not the best one
+                board.evaluated(summary["steps"], summary["epochs"], {"best": metrics["val"], "test": metrics["test"]})
+            directory.summary(summary)
+        return summary
     except KeyboardInterrupt:
         status = "interrupted"
         raise
-    except Exception as error:
-        status, ended = "failed", {"error": str(error)}
-        directory.log(traceback.format_exc())
+    except LossbenchError as error:
+        status, ended = "failed", {"error": first_line(error)}
+        raise
+    except BaseException as error:
+        status, ended = "failed", {"error": first_line(error)}
+        with suppress(OSError):
+            directory.log(traceback.format_exc())
         raise
     finally:
-        board.finish(status)
-        recorder.close()
-        directory.status(status, **ended)
-    return summary
+        with suppress(OSError):
+            directory.status(status, **ended)
+
+
+def _board(run: Run, path: Path) -> TensorBoard:
+    task, scaled = run.player.task, run.player.scale.enabled
+    compared = [f"{kind}/{name}" for kind in ("best", "test") for name in task.directions]
+    return TensorBoard(path, hparams(run.config), compared, scaled=scaled)
+
+
+def _screen(run: Run, brief: bool) -> Screen:
+    trainer = run.config.trainer
+    return Screen(
+        steps=run.length.steps,
+        epochs=-(-run.length.steps // run.batches.steps_per_epoch),
+        monitor=run.best.metric,
+        batch_size=trainer.batch_size * trainer.accumulate,
+        brief=brief,
+    )
 
 
 def final_metrics(run: Run) -> dict[str, Metrics]:
@@ -120,13 +129,16 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
 
 
 def hparams(config: Config) -> dict[str, Any]:
-    """What the HPARAMS tab shows: choices, seed and rate first, then the settings of each, under their config keys."""
+    """What the HPARAMS tab shows: choices, seed and rate first, then the settings of each, under their config keys.
+
+    Interpolations are shown as they were typed: what they stand for may be a secret of the environment.
+    """
     named = ("loss", "optim", "scheduler", "model", "dataset")
     found: dict[str, Any] = {name: config.choices.get(name, name) for name in named}
     found["seed"] = config.root.seed
-    found["optim.lr"] = config.plain["optim"].get("lr")
+    found["optim.lr"] = config.typed["optim"].get("lr")
     for group in ("loss", "optim", "scheduler", "model", "trainer"):
-        for key, value in config.plain[group].items():
+        for key, value in config.typed[group].items():
             if key != "_target_":
                 found[f"{group}.{key}"] = value
     return found

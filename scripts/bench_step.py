@@ -87,10 +87,9 @@ def bare(run: Run, steps: int, folder: Path) -> None:
 
 def engine(run: Run, steps: int, folder: Path) -> None:
     """lossbench: every loss, rate and norm to TensorBoard and CSV, the guard, clipping, an evaluation at the end."""
-    board = TensorBoard(folder, hparams(run.config), [])
-    recorder = DeviceRecorder([CsvFiles(folder), board], device=run.device)
+    sinks = [CsvFiles(folder), TensorBoard(folder, hparams(run.config), [])]
+    recorder = DeviceRecorder(sinks, device=run.device)
     train(run.player, run.batches, run.length, run.evaluation, recorder, run.best)
-    board.finish("completed")
     recorder.close()
 
 

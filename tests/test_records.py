@@ -88,7 +88,6 @@ def test_tensorboard_holds_every_step_and_the_metrics(tmp_path):
     board.steps(steps[:70])
     board.evaluated(60, 1, {"train": {"loss": 9.0, "accuracy": 0.5}, "val": {"loss": 8.0, "accuracy": 0.75}})
     board.steps(steps[70:])
-    board.finish("completed")
     board.close()
     found = read(tmp_path)
     assert values(found, "train/loss") == [(s, s / 4) for s in range(1, 101)]
@@ -105,7 +104,7 @@ def test_tensorboard_holds_every_step_and_the_metrics(tmp_path):
 
 def test_tensorboard_hparams_in_the_same_run(tmp_path):
     board = TensorBoard(tmp_path, {"loss": "focal", "optim.lr": 0.1, "fused": True, "none": None}, ["val/accuracy"])
-    board.finish("diverged")
+    board.status = "diverged"
     board.close()
     content = read(tmp_path).PluginTagToContent(metadata.PLUGIN_NAME)
     experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])

@@ -82,7 +82,7 @@ def test_secrets_of_the_environment_stay_out(cli, monkeypatch):
 
 
 def test_a_diverged_run(cli):
-    code, out, err = cli("train", "optim=sgd", "optim.lr=1e30")
+    code, _, err = cli("train", "optim=sgd", "optim.lr=1e30")
     assert code == 4
     assert err.startswith("lossbench: error: step 2: the loss is ")
     (run,) = runs()

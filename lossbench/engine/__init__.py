@@ -7,7 +7,7 @@ from lossbench.engine.objective import Objective, Part, Term, reduce
 from lossbench.engine.precision import LossScale, autocast
 from lossbench.engine.record import Metrics, Recorder, StepRow
 from lossbench.engine.step import Clip, Player
-from lossbench.engine.train import Length, Outcome, train
+from lossbench.engine.train import Length, train
 
 __all__ = [
     "Best",
@@ -17,7 +17,6 @@ __all__ = [
     "LossScale",
     "Metrics",
     "Objective",
-    "Outcome",
     "Part",
     "Player",
     "Recorder",

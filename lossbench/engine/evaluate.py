@@ -20,7 +20,7 @@ def evaluate(
     """The task's metrics over a split, and `loss`, the training loss as a mean over it.
 
     Metrics weigh every example the same; `loss` uses the examples' own weights, as the training does. The model is in
-    evaluation mode meanwhile. The device is waited for once.
+    evaluation mode meanwhile. Where an output is not finite, every metric is NaN.
     """
     modes = [(m, m.training) for m in (*model.modules(), *objective.modules.modules())]
     model.eval()
@@ -36,7 +36,9 @@ def evaluate(
         module.training = training
     whole = {name: torch.cat([fields[name] for fields in kept]) for name in task.pair}
     metrics = {"loss": _mean(totals), **task.metrics(whole)}
-    numbers = torch.stack([value.double() for value in metrics.values()]).tolist()
+    # Metrics that only sort or compare make numbers out of NaN too: of such outputs every metric is NaN.
+    usable = whole[task.pair[0]].isfinite().all()
+    numbers = torch.stack([torch.where(usable, value.double(), torch.nan) for value in metrics.values()]).tolist()
     return dict(zip(metrics, numbers, strict=True))
 
 

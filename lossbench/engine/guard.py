@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossbench.engine.buffers import Buffers
 from lossbench.engine.precision import LossScale
-from lossbench.engine.record import StepRow
+from lossbench.engine.record import Metrics, StepRow
 from lossbench.errors import Diverged, plural
 
 Policy = Literal["abort", "skip", "off"]
@@ -36,14 +37,27 @@ class Verdict(IntEnum):
     EMPTY = 1  # every example's weight was 0: there was nothing to learn from
     OVERFLOW = 2  # fp16 gradients overflowed and the loss scale was lowered
     NONFINITE = 3
+    LATCHED = 4  # it came after the run's last step, before the host had looked: it is not recorded
 
 
-def choose_gate(policy: Policy, device: torch.device, scale: LossScale, optimizers: Sequence[Optimizer]) -> Gate:
-    """The device gate where nothing needs the host in a step: CUDA, `abort`, no loss scale, fused optimizers."""
+def choose_gate(
+    policy: Policy,
+    device: torch.device,
+    scale: LossScale,
+    optimizers: Sequence[Optimizer],
+    *,
+    may_be_empty: bool = False,
+) -> Gate:
+    """The device gate where nothing needs the host in a step: CUDA, `abort`, no loss scale, fused optimizers.
+
+    Args:
+        may_be_empty: some step may have no example that counts, and only the host can hold the schedule back then.
+    """
     if policy == "off" and not scale.enabled:  # a loss scale cannot do without its gate
         return "none"
     fused = all(getattr(o, "_step_supports_amp_scaling", False) for o in optimizers)
-    return "device" if device.type == "cuda" and policy == "abort" and not scale.enabled and fused else "host"
+    waits = may_be_empty or scale.enabled or policy != "abort"
+    return "device" if device.type == "cuda" and fused and not waits else "host"
 
 
 class Guard:
@@ -67,8 +81,7 @@ class Guard:
         device: torch.device,
     ) -> None:
         self.policy, self.gate, self.optimizers, self.scale, self.max_skips = policy, gate, optimizers, scale, max_skips
-        self.buffers = [] if gate == "none" else [b for module in modules for b in module.buffers()]
-        self.saved = [torch.empty_like(b) for b in self.buffers]
+        self.buffers = Buffers([] if gate == "none" else modules)
         self.looks = gate != "device" and device.type == "cpu"  # whether the host may read numbers in a step
         self.urgent = False  # a bad step was seen on the host: the records should be reviewed now
         self.codes = [torch.tensor(float(v), device=device) for v in Verdict]
@@ -78,8 +91,7 @@ class Guard:
 
     def save(self) -> None:
         """Before the forward pass: remember the buffers that it may change."""
-        for saved, buffer in zip(self.saved, self.buffers, strict=True):
-            saved.copy_(buffer)
+        self.buffers.save()
 
     def take(self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """Step the optimizers, unless the step is bad.
@@ -102,8 +114,7 @@ class Guard:
             self.first = False
             return self.codes[Verdict.TAKEN], True
         self.urgent = True
-        for saved, buffer in zip(self.saved, self.buffers, strict=True):
-            buffer.copy_(saved)
+        self.buffers.restore()
         empty = any(bool(w.sum() == 0) for w in weights)
         lowered = self.scale.update(keep=empty)
         verdict = Verdict.EMPTY if empty else Verdict.OVERFLOW if lowered else Verdict.NONFINITE
@@ -114,14 +125,15 @@ class Guard:
         hit = bad.clone()
         for w in weights:
             hit &= w.sum() != 0
+        verdict = torch.where(hit, self.codes[Verdict.NONFINITE], bad * self.codes[Verdict.EMPTY])
+        verdict = torch.where(self.latch, self.codes[Verdict.LATCHED], verdict)
         refused = bad | self.latch
         self.latch |= hit
         for optimizer in self.optimizers:
             optimizer.grad_scale, optimizer.found_inf = None, refused.float()  # type: ignore[attr-defined]
             optimizer.step()
-        for saved, buffer in zip(self.saved, self.buffers, strict=True):
-            buffer.copy_(torch.where(refused, saved, buffer))
-        return torch.where(hit, self.codes[Verdict.NONFINITE], bad * self.codes[Verdict.EMPTY])
+        self.buffers.restore(refused)
+        return verdict
 
     def review(self, rows: Iterable[StepRow]) -> None:
         """Look at recorded steps in order, and end the run where the policy says so.
@@ -145,6 +157,15 @@ class Guard:
                     f"step {row.step}: {plural(self.in_a_row, 'step')} in a row were not finite "
                     f"(trainer.max_skips={self.max_skips}); {_blame(row)}"
                 )
+
+    def review_outputs(self, step: int, metrics: Metrics) -> None:
+        """Look at an evaluation: a finite gradient times the rate can still overflow the parameters.
+
+        Raises:
+            Diverged: no metric is a number, and the policy is not `off`.
+        """
+        if self.policy != "off" and all(math.isnan(value) for value in metrics.values()):
+            raise Diverged(f"step {step}: the model's outputs are not finite; try a lower optim.lr")
 
 
 def _blame(row: StepRow) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-SKIPPED = ("", "empty", "overflow", "nonfinite")  # by Verdict
+SKIPPED = ("", "empty", "overflow", "nonfinite", "latched")  # by Verdict
 
 Metrics = Mapping[str, float]
 
@@ -21,7 +21,7 @@ class StepRow(NamedTuple):
         loss: of the step's examples, before the step.
         lr: the rate of the first parameter group in this step.
         grad_norm: of all gradients together, before clipping.
-        loss_scale: of fp16, else 1.
+        loss_scale: of fp16 after the step, else 1.
         skipped: empty if the step was taken, else why not: `empty`, `overflow` or `nonfinite`.
     """
 

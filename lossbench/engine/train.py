@@ -25,16 +25,6 @@ class Length:
     max_time: float | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished training was: its steps, epochs and seconds, and why it ended."""
-
-    steps: int
-    epochs: int
-    seconds: float
-    reason: Reason
-
-
 def train(
     player: Player,
     batches: Batches,
@@ -42,8 +32,8 @@ def train(
     evaluate: Callable[[], Mapping[str, Metrics]],
     recorder: Recorder,
     best: Best,
-) -> Outcome:
-    """Train until the length, the time or the patience is used up.
+) -> Reason:
+    """Train until the length, the time or the patience is used up; returns which it was.
 
     Every step is recorded on the device; the records come to the host every so many steps, and there the guard
     reviews them. At each evaluation the best weights are kept, and the schedules that follow a metric look at it.
@@ -66,10 +56,10 @@ def train(
             if evaluation:
                 metrics = evaluate()
                 recorder.evaluated(step, epoch, metrics)
+                player.guard.review_outputs(step, metrics["val"])
                 best.update(step, epoch, metrics["val"])
                 for schedule in player.schedules:
                     schedule.evaluated(metrics["val"])
             if last or best.exhausted:
-                reason: Reason = "length" if step == length.steps else "max_time" if out_of_time else "early_stop"
-                return Outcome(step, epoch, time.perf_counter() - started, reason)
+                return "length" if step == length.steps else "max_time" if out_of_time else "early_stop"
     raise AssertionError("unreachable")

@@ -42,9 +42,10 @@ def binary_focal(
     # 1 - p_t as a sum of two products: nothing cancels where p_t is near 1.
     wrong = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
     values = values * _power(wrong, gamma)
+    if isinstance(alpha, str):
+        raise ValueError("alpha='balanced' is resolved when a run is built; pass a number")
     if alpha is not None:
-        positive = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
-        values = values * (positive * targets + (1 - positive) * (1 - targets))
+        values = values * (alpha * targets + (1 - alpha) * (1 - targets))
     return per_example(values)
 
 

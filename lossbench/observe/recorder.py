@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+AnySink = TypeVar("AnySink", bound=Sink)
+
+
 class DeviceRecorder:
     """Holds up to `flush_every` steps in one tensor on the device, so that a step never waits for the host.
 
@@ -39,10 +43,15 @@ class DeviceRecorder:
         self.last: StepRow | None = None
         self.skipped = 0
 
+    def add(self, sink: AnySink) -> AnySink:
+        """Hand the rows to one more sink, and close it at the end."""
+        self.sinks.append(sink)
+        return sink
+
     @property
     def seconds(self) -> float:
-        """Since the first step was awaited."""
-        return time.perf_counter() - self.started
+        """From the start to the last flush: the training, without what is measured after it."""
+        return self.flushed_at - self.started
 
     def push(self, step: int, epoch: int, lr: float, row: Tensor) -> None:
         self.buffer[len(self.heads)].copy_(row)
@@ -56,6 +65,7 @@ class DeviceRecorder:
         rows = [
             StepRow(step, epoch, loss, lr, norm, scale, SKIPPED[int(verdict)])
             for (step, epoch, lr), (loss, norm, scale, verdict) in zip(self.heads, values, strict=True)
+            if SKIPPED[int(verdict)] != "latched"
         ]
         self.heads.clear()
         if rows:
@@ -71,7 +81,8 @@ class DeviceRecorder:
             sink.evaluated(step, epoch, metrics)
 
     def close(self) -> None:
-        """Write what is left and close every sink."""
-        self.flush()
-        for sink in self.sinks:
-            sink.close()
+        """Write what is left and close every sink, each whatever becomes of the others."""
+        with ExitStack() as stack:
+            for sink in reversed(self.sinks):
+                stack.callback(sink.close)
+            self.flush()

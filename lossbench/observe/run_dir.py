@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,15 +31,16 @@ class RunDirectory:
         self.started = time.time()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if (path / "status.json").exists():
-                raise ResourceError(f"{path} already holds a run; choose another hydra.run.dir or output_root")
+            (path / "status.json").open("x").close()  # of two processes one gets it
             self.status("running")
+        except FileExistsError as error:
+            raise ResourceError(f"{path} already holds a run; choose another hydra.run.dir or output_root") from error
         except OSError as error:
             raise ResourceError(f"cannot write to {path}: {error.strerror}") from error
 
     def config(self, text: str, overrides: list[str]) -> None:
         """The composed config, and how it was asked for."""
-        asked = " ".join(["lossbench train", *overrides])
+        asked = shlex.join(["lossbench", "train", *overrides]).replace("\n", "\n# ")
         _replace(self.path / "config.yaml", f"# {asked}\n{text}")
 
     def status(self, status: Status, **more: object) -> None:

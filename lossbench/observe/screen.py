@@ -73,14 +73,14 @@ class Screen:
         ]
 
 
-def show_summary(summary: Mapping[str, Any], directory: str, output_root: str) -> None:
+def show_summary(summary: Mapping[str, Any], directory: str, logdir: str) -> None:
     """The table at the end of a run, its directory, and the command that opens TensorBoard."""
     console.print(_metrics_table(summary) if summary["metrics"] else f"{summary['name']}: {summary['status']}")
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in (
         *_facts(summary),
         ("directory", directory),
-        ("TensorBoard", f"tensorboard --logdir {output_root}"),
+        ("TensorBoard", f"tensorboard --logdir {logdir}"),
     ):
         facts.add_row(name, Text(value, no_wrap=True, overflow="ignore"))
     console.print(facts, soft_wrap=True)
@@ -97,7 +97,7 @@ def _metrics_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_root: str) -> None:
+def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], directory: str) -> None:
     """One table over the jobs of a sweep: what was swept, how each ended, and its metrics."""
     table = Table(title=f"sweep: {len(rows)} jobs", title_justify="left")
     # `loss` is left out: the values of different losses cannot be compared.
@@ -116,7 +116,8 @@ def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], output_r
         style = None if row["status"] == "completed" else "yellow" if row["status"] == "diverged" else "red"
         table.add_row(str(job), *settings, *values, seconds, row["status"], style=style)
     console.print(table)
-    console.print(f"TensorBoard     tensorboard --logdir {escape(output_root)}", soft_wrap=True)
+    console.print(f"directory    {escape(directory)}", soft_wrap=True)
+    console.print(f"TensorBoard  tensorboard --logdir {escape(directory)}", soft_wrap=True)
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ class TensorBoard:
         name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = (directory / name).open("wb")
         self._epoch, self._step, self._scaled = 0, 0, scaled
+        self.status = "failed"  # whoever knows better says so before `close`
         self._losses: list[float] = []
         trial = "/".join(directory.parts[-2:])
         plain = {name: _plain(value) for name, value in hparams.items()}
@@ -70,18 +71,14 @@ class TensorBoard:
         values.pop("train/loss", None)  # the tag is every step's own loss; the mean of the epoch has its own
         self._write([_scalars(step, values, time.time())])
 
-    def finish(self, status: str) -> None:
-        """Close the session for the HPARAMS tab."""
-        end = plugin_data_pb2.SessionEndInfo(
-            status=_STATUS.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
-        )
+    def close(self) -> None:
+        """Write the last epoch's mean and, for the HPARAMS tab, how the run ended: `status`, as it stands."""
+        now = time.time()
+        end = plugin_data_pb2.SessionEndInfo(status=_STATUS.get(self.status, api_pb2.STATUS_UNKNOWN), end_time_secs=now)
         data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
         summary = _hparams_summary(metadata.SESSION_END_INFO_TAG, data)
-        self._write([Event(summary=summary, step=self._step, wall_time=time.time())])
-
-    def close(self) -> None:
-        self._write(self._epoch_loss(time.time()))
-        self._file.close()
+        with self._file:
+            self._write([*self._epoch_loss(now), Event(summary=summary, step=self._step, wall_time=now)])
 
     def _epoch_loss(self, now: float) -> list[Event]:
         """The mean loss of the epoch that has ended, over the steps that were taken."""

@@ -39,8 +39,8 @@ class Schedule:
         main: builds torch's schedule, given the number of its moves left for it and the optimizer.
         total_steps: optimizer steps of the whole run.
         steps_per_epoch: optimizer steps of an epoch.
-        evaluations: of the whole run.
-        metric: the validation metric that a plateau schedule follows, unless the options name one.
+        eval_every: optimizer steps between evaluations.
+        metric: the validation metric that a plateau schedule follows.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Schedule:
         *,
         total_steps: int,
         steps_per_epoch: int,
-        evaluations: int = 0,
+        eval_every: int = 1,
         metric: str = "loss",
     ) -> None:
         self.optimizer, self.interval, self.steps_per_epoch = optimizer, options.interval, steps_per_epoch
-        self.metric = options.metric or metric
+        self.metric = metric
         self.warmup = warmup_steps(options.warmup, total_steps)
         self.warmup_from = options.warmup_from
         left = total_steps - self.warmup
-        by_interval = {"step": left, "epoch": -(-left // steps_per_epoch), "evaluation": evaluations}
+        by_interval = {"step": left, "epoch": -(-left // steps_per_epoch), "evaluation": -(-left // eval_every)}
         self.main = main(optimizer, by_interval[options.interval])
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.taken = 0

@@ -23,10 +23,14 @@ class LossbenchSweeper(BasicSweeper):
         self._check(jobs)
         directory = str(self.config.hydra.sweep.dir)
         say(f"sweep of {plural(len(jobs), 'job')} in {directory}")
-        returns = self.launcher.launch(jobs, initial_job_idx=0)
+        try:
+            returns = self.launcher.launch(jobs, initial_job_idx=0)
+        except KeyboardInterrupt:
+            say(f"interrupted; the jobs that ended are in {directory}")
+            raise
         rows = [r.return_value for r in returns]
         swept = [k for k in rows[0]["settings"] if len({str(row["settings"].get(k)) for row in rows}) > 1]
-        show_sweep(rows, swept, str(self.config.output_root))
+        show_sweep(rows, swept, directory)
         failed = [row for row in rows if row["status"] == "failed"]
         if failed:
             raise SweepFailed(f"{len(failed)} of {plural(len(rows), 'job')} failed; the first: {failed[0]['error']}")
