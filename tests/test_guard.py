@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lossbench.engine import Clip, Guard, LossScale, Objective, Part, Player, StepRow, autocast
+from lossbench.engine import Clip, Guard, LossScale, Objective, Part, Player, StepRow, autocast, choose_gate
 from lossbench.engine.record import SKIPPED
 from lossbench.errors import Diverged
 from lossbench.losses import mse
@@ -116,8 +116,61 @@ def test_the_latch_holds_everything_after_the_first_hit(optimizer):
     before = state(player)
     player.step([poison("input", player, batch(1))])
     later = player.step([batch(2)])  # the host has not looked yet: a good batch must not move anything
-    assert later[3].item() == 0.0
+    assert later[3].item() == 4.0  # and is not recorded, since it never happened
     assert same(before, state(player))
+
+
+class Average(nn.Module):
+    """A loss with a running average, kept as most people write it: a new tensor in the old one's place."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, pred, target):
+        error = (pred - target).square()
+        self.mean = 0.9 * self.mean + 0.1 * error.detach().mean()
+        return error / (1 + self.mean)
+
+
+@pytest.mark.parametrize("gate", ["host", "device"])
+def test_buffers_that_are_replaced_are_put_back_too(gate):
+    loss = Average()
+    player = make("fused adamw", gate=gate, loss=loss)
+    player.guard = Guard(
+        "abort", gate, player.optimizers, player.scale, [player.model, player.objective.modules], device=CPU
+    )
+    player.step([batch(0)])
+    before = loss.mean.clone()
+    assert before > 0
+    player.step([poison("input", player, batch(1))])
+    assert torch.equal(loss.mean, before)
+
+
+def test_outputs_that_are_not_finite_end_the_run():
+    guard = make().guard
+    guard.review_outputs(3, {"loss": NAN, "rmse": 1.0})
+    with pytest.raises(Diverged, match="step 3: the model's outputs are not finite"):
+        guard.review_outputs(3, {"loss": NAN, "rmse": NAN})
+    make(policy="off", gate="none").guard.review_outputs(3, {"loss": NAN, "rmse": NAN})
+
+
+@pytest.mark.parametrize(
+    ("choice", "gate"),
+    [
+        ({}, "device"),
+        ({"policy": "skip"}, "host"),
+        ({"policy": "off"}, "none"),
+        ({"may_be_empty": True}, "host"),
+        ({"optimizer": "sgd"}, "host"),
+        ({"device": CPU}, "host"),
+    ],
+)
+def test_the_device_gate_is_for_steps_that_need_no_host(choice, gate):
+    given = {"policy": "abort", "device": torch.device("cuda"), "optimizer": "fused adamw", **choice}
+    optimizer = OPTIMIZERS[given.pop("optimizer")]([nn.Parameter(torch.zeros(1))])
+    policy, device = given.pop("policy"), given.pop("device")
+    assert choose_gate(policy, device, LossScale(CPU, enabled=False), [optimizer], **given) == gate
 
 
 @pytest.mark.parametrize(("optimizer", "gate"), GATES)

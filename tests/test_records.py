@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New, masked_crc32c
 from tensorboard.plugins.hparams import metadata
@@ -62,6 +63,37 @@ def test_recorder_keeps_every_step_in_order():
     assert [row.loss for row in kept.rows] == [step / 2 for step in range(1, 11)]
     assert [row.skipped for row in kept.rows] == ["", "", "", "", "nonfinite", "", "", "", "", ""]
     assert (kept.batches, kept.closed, recorder.skipped, recorder.last.step) == (3, True, 1, 10)
+
+
+def test_recorder_leaves_out_what_came_after_the_end():
+    kept = Kept()
+    recorder = DeviceRecorder([kept], device=CPU)
+    for step, verdict in enumerate((0.0, 3.0, 4.0, 4.0), 1):
+        recorder.push(step, 1, 0.1, torch.tensor([1.0, 1.0, 1.0, verdict]))
+    recorder.close()
+    assert [row.step for row in kept.rows] == [1, 2]
+    assert recorder.last.step == 2
+
+
+def test_recorder_closes_every_sink_whatever_becomes_of_one():
+    class Full(Kept):
+        def steps(self, rows):
+            raise OSError("no space left on device")
+
+    full, kept = Full(), Kept()
+    recorder = DeviceRecorder([full, kept], device=CPU)
+    recorder.push(1, 1, 0.1, torch.ones(4))
+    with pytest.raises(OSError, match="no space"):
+        recorder.close()
+    assert full.closed
+    assert kept.closed
+
+
+def test_config_yaml_stays_yaml_and_its_first_line_a_command(tmp_path):
+    RunDirectory(tmp_path).config("seed: 0\n", ["name=a b", "loss.note=a\nb: [c"])
+    text = (tmp_path / "config.yaml").read_text()
+    assert text.startswith("# lossbench train 'name=a b' 'loss.note=a\n# b: [c'")
+    assert yaml.safe_load(text) == {"seed": 0}
 
 
 def test_steps_csv_round_trips(tmp_path):

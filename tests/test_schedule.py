@@ -113,6 +113,14 @@ def test_plateau_follows_its_metric_after_the_warmup():
     assert seen == pytest.approx([0.055, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025])
 
 
+def test_by_evaluation_the_length_leaves_the_warmup_out():
+    """40 steps, 20 of them warm-up, an evaluation every 5: a cosine over the 4 evaluations that are left."""
+    o = optimizer()
+    options = SchedulerOptions(interval="evaluation", warmup=20)
+    schedule = Schedule(o, TORCH["cosine"], options, total_steps=40, steps_per_epoch=10, eval_every=5)
+    assert schedule.main.T_max == 4
+
+
 def test_null_lengths_take_the_runs():
     assert fill_lengths({"T_max": None, "eta_min": 0.0}, [], 40, 0.1) == {"T_max": 40, "eta_min": 0.0}
     assert fill_lengths({"T_max": 7}, [], 40, 0.1) == {"T_max": 7}

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import signal as signals
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lossbench import catalog
+from lossbench.build import build
+from lossbench.compose import compose
 
 SHORT = ("trainer.steps=3", "trainer.batch_size=32")
 
@@ -79,6 +87,70 @@ def test_secrets_of_the_environment_stay_out(cli, monkeypatch):
     assert cli("train", "name=${oc.env:SECRET}", "output_root=o", *SHORT)[0] == 0
     (run,) = (path.parent for path in Path("o").rglob("config.yaml"))
     assert "hunter2" not in (run / "config.yaml").read_text()
+
+
+def test_secrets_stay_out_of_the_event_file(cli, monkeypatch):
+    monkeypatch.setenv("SECRET", "leaky_relu")
+    assert cli("train", "model.activation=${oc.env:SECRET}", *SHORT)[0] == 0
+    (run,) = runs()
+    for path in run.iterdir():
+        assert b"leaky" not in path.read_bytes(), path.name
+
+
+def test_a_model_of_nan_is_no_result(cli):
+    """A finite gradient times the rate overflows the weights in the last step, after the last good look."""
+    code, _, err = cli("train", "optim=sgd", "optim.lr=1e38", "trainer.steps=1")
+    assert (code, "the model's outputs are not finite" in err) == (4, True)
+    assert json.loads((runs()[0] / "summary.json").read_text())["metrics"] == {}
+
+
+@pytest.mark.parametrize("dataset", ["digits", "breast_cancer", "diabetes"])
+def test_metrics_of_nan_outputs_are_nan(dataset):
+    run = build(compose(f"dataset={dataset}"))
+    for parameter in run.player.parameters:
+        torch.nn.init.constant_(parameter, float("nan"))
+    metrics = run.evaluate(run.data.val)
+    assert all(math.isnan(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        ("MemoryError()", 6, "out of memory; try a smaller trainer.batch_size"),
+        ("torch.OutOfMemoryError('CUDA out of memory')", 6, "out of memory; try a smaller trainer.batch_size"),
+        ("SystemExit(3)", 1, r"code of yours called sys.exit(3)"),
+    ],
+)
+def test_user_code_that_ends_a_run(cli, raised, code, line):
+    Path("ends.py").write_text(
+        "import torch\ncalls = 0\n"
+        "def ends(pred, target):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        f"    if calls > 2: raise {raised}\n"
+        "    return (pred - target).square()\n"
+    )
+    Path("mine/loss").mkdir(parents=True)
+    Path("mine/loss/ends.yaml").write_text("_target_: ends.ends\n")
+    found, _, err = cli("train", "--config-dir", "mine", "dataset=diabetes", "loss=ends")
+    assert (found, line in err, err.count("\n")) == (code, True, 1)
+    assert status(runs()[0]) == "failed"
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signals_leave_an_interrupted_run(tmp_path, signal, code):
+    command = [sys.executable, "-m", "lossbench", "train", "trainer.epochs=100000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        for _ in range(600):
+            time.sleep(0.1)
+            if any(path.stat().st_size > 2000 for path in tmp_path.rglob("steps.csv")):
+                break
+        process.send_signal(getattr(signals, signal))
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, b"")
+    (run,) = (path.parent for path in tmp_path.rglob("status.json"))
+    assert status(run) == "interrupted"
+    assert (run / "steps.csv").read_text().endswith("\n")
 
 
 def test_a_diverged_run(cli):
