@@ -181,13 +181,6 @@ def test_a_run_that_fails_in_a_way_nobody_foresaw(cli):
     assert "RuntimeError: at last" in (run / "run.log").read_text()
 
 
-def test_flags_may_follow_settings(cli):
-    code, out, _ = cli("train", "loss=focal", "--cfg", "job")
-    assert code == 0
-    assert "gamma: 2.0" in out
-    assert not Path("outputs").exists()
-
-
 def test_a_sweep(cli):
     code, out, err = cli("train", "-m", "loss=cross_entropy,focal", "seed=range(0,2)", *SHORT)
     assert (code, err) == (0, "")
@@ -251,22 +244,3 @@ def test_every_loss_trains_on_the_data_that_its_card_names(cli, loss, dataset):
 def test_every_optimizer_with_every_schedule(cli, optim, scheduler):
     words = (f"optim={optim}", f"scheduler={scheduler}", "scheduler.warmup=2", "trainer.epochs=2")
     assert cli("train", "dataset=diabetes", *words)[0] == 0
-
-
-@pytest.mark.parametrize("group", catalog.GROUPS)
-def test_show_and_list(cli, group):
-    for name in catalog.names(group):
-        code, out, _ = cli("show", f"{group}={name}")
-        assert code == 0
-        assert out.startswith(f"{group}={name}   (tasks: ")
-    if group in catalog.LISTS.values():
-        (kind,) = (k for k, v in catalog.LISTS.items() if v == group)
-        out = cli("list", kind)[1]
-        assert all(name in out for name in catalog.names(group))
-
-
-def test_completion(cli):
-    assert cli("completion", "query", "lossbench tr")[1] == "train\n"
-    assert cli("completion", "query", "lossbench train -m loss=fo")[1] == "loss=focal\n"
-    assert cli("completion", "query", "lossbench train loss=focal loss.ga")[1] == "loss.gamma=\n"
-    assert "_lossbench" in cli("completion", "bash")[1]
