@@ -44,9 +44,16 @@ def hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Annotations with their `Annotated` metadata; empty where they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return get_type_hints(function, include_extras=True)
+        return {name: _bare(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
     except Exception:  # a foreign annotation may name what only its type checker imports
         return {}
+
+
+def _bare(hint: Any) -> Any:
+    """The hint as written: before Python 3.11 a default of None wraps it in one more Optional."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    inner = [m for m in members if get_origin(m) is Annotated and type(None) in get_args(get_args(m)[0])]
+    return inner[0] if len(members) == 2 and inner else hint
 
 
 def bind(

@@ -137,6 +137,7 @@ def test_deterministic_sets_and_releases_the_flag():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch 2.10's compiler has some of its own
 def test_compile(tmp_path):
     compiled = trained(tmp_path / "a", "trainer.compile=true", "trainer.steps=5")
     plain = trained(tmp_path / "b", "trainer.steps=5")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Union
 
 import pytest
 import torch
@@ -302,3 +302,13 @@ def test_ranges_of_foreign_code():
         check(betas=0.9)
     with pytest.raises(ConfigError, match=r"has no option 'beta'; did you mean 'betas'\?"):
         check(beta=0.9)
+
+
+def test_a_default_of_none_does_not_hide_the_notes():
+    """What Python 3.10 makes of `Annotated[float | None, ...] = None`, written out."""
+
+    def f(*, x: Union[Annotated[float | None, "[0, 1)"], None] = None): ...  # noqa: UP007
+
+    assert hints(f)["x"] == Annotated[float | None, "[0, 1)"]
+    with pytest.raises(ConfigError, match=r"g.x must be in \[0, 1\), got 2"):
+        bind("g", f, {"x": 2})
