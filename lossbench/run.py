@@ -129,7 +129,7 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
 
 
 def hparams(config: Config) -> dict[str, Any]:
-    """What the HPARAMS tab shows: choices, seed and rate first, then the settings of each, under their config keys.
+    """What the HPARAMS tab shows: choices, seed and rate, and the settings of each, under their config keys.
 
     Interpolations are shown as they were typed: what they stand for may be a secret of the environment.
     """

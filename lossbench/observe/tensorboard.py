@@ -25,7 +25,7 @@ class TensorBoard:
     """One event file of a run. The scalars of a step travel in one event, which is many times cheaper than one each.
 
     Args:
-        hparams: the run's hyperparameters, for the HPARAMS tab; it shows the first ones first.
+        hparams: the run's hyperparameters, for the HPARAMS tab.
         metrics: the tags that the HPARAMS tab compares runs by; other scalars stay out of it.
         scaled: whether there is a loss scale to show (fp16).
     """
@@ -102,10 +102,15 @@ def _plain(value: Any) -> bool | int | float | str:
 
 
 def _experiment(hparams: Mapping[str, Any], metrics: Sequence[str]) -> Summary:
+    # TensorBoard sorts by `differs`, then by name: choices, seed and rate come before the many settings.
     kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
     experiment = api_pb2.Experiment(
         hparam_infos=[
-            api_pb2.HParamInfo(name=name, type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64))
+            api_pb2.HParamInfo(
+                name=name,
+                type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+                differs="." not in name or name == "optim.lr",
+            )
             for name, value in hparams.items()
         ],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
