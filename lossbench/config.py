@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +17,7 @@ from lossbench import catalog
 from lossbench.data import DatasetOptions, SplitShares
 from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
-from lossbench.errors import ConfigError, did_you_mean
+from lossbench.errors import ConfigError, did_you_mean, first_line
 from lossbench.losses.weights import FromTraining
 from lossbench.naming import run_name
 from lossbench.optim import SchedulerOptions
@@ -226,8 +227,6 @@ def _called(target: Callable[..., Any]) -> Callable[..., Any]:
     """What is called with the fields: the function itself, or a module's `forward`, without `self`."""
     if not isinstance(target, type):
         return target
-    from functools import partial
-
     if not hasattr(target, "forward"):
         raise ConfigError(f"loss: {target.__name__} must be a function or a torch.nn.Module with a forward")
     return partial(target.forward, None)
@@ -325,8 +324,7 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
     try:
         found = _locate(path)
     except (Exception, SystemExit) as error:  # an import runs the user's module: anything can come out of it
-        cause = error.__cause__ or error
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        reason = first_line(error.__cause__ or error)
         raise ConfigError(
             f"{group}._target_: cannot import '{path}' ({reason}); a module of yours is looked for "
             "in the current directory and on PYTHONPATH"

@@ -14,10 +14,11 @@ from lossbench.tasks import Multiclass, Regression
 CPU = torch.device("cpu")
 
 
-def make(task, loss, model, optimizer, *, clip=None, policy="abort", precision="fp32", reduction="mean", gate=None):
-    scale = LossScale(CPU, enabled=precision == "fp16")
+def make(task, loss, model, optimizer, *, clip=None, policy="abort", precision="fp32", reduction="mean", device=CPU):
+    scale = LossScale(device, enabled=precision == "fp16")
     objective = Objective([Part("loss", 1.0, loss, task.pair)], reduction)
-    guard = Guard(policy, gate or choose_gate(policy, CPU, scale, [optimizer]), [optimizer], scale, [model], device=CPU)
+    gate = choose_gate(policy, device, scale, [optimizer])
+    guard = Guard(policy, gate, [optimizer], scale, [model], device=device)
     return Player(
         model,
         task,
@@ -27,7 +28,7 @@ def make(task, loss, model, optimizer, *, clip=None, policy="abort", precision="
         [],
         guard,
         scale,
-        autocast(precision, CPU),
+        autocast(precision, device),
         clip or Clip(),
     )
 
@@ -179,22 +180,8 @@ def test_no_host_sync_on_cuda():
     device = torch.device("cuda")
     model = net().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    scale = LossScale(device, enabled=False)
-    guard = Guard("abort", choose_gate("abort", device, scale, [optimizer]), [optimizer], scale, [model], device=device)
-    task = Multiclass(3)
-    objective = Objective([Part("loss", 1.0, cross_entropy, task.pair)])
-    player = Player(
-        model,
-        task,
-        objective,
-        list(model.parameters()),
-        [optimizer],
-        [],
-        guard,
-        scale,
-        autocast("bf16", device),
-        Clip(norm=1.0),
-    )
+    player = make(Multiclass(3), cross_entropy, model, optimizer, clip=Clip(norm=1.0), precision="bf16", device=device)
+    assert player.guard.gate == "device"
     batches = [{k: v.to(device) for k, v in classes(seed=i).items()} for i in range(5)]
     player.step([batches[0]])
     torch.cuda.set_sync_debug_mode("error")
