@@ -30,6 +30,12 @@ class Diverged(LossbenchError):
     code = 4
 
 
+class CheckpointError(LossbenchError):
+    """A checkpoint that cannot be used."""
+
+    code = 5
+
+
 class ResourceError(LossbenchError):
     """A device, memory, disk or directory that is not there."""
 

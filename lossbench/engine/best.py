@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from lossbench.engine.record import Metrics
+from lossbench.engine.tree import cloned
 
 Direction = Literal["min", "max"]
 
@@ -28,7 +29,7 @@ class Best:
     ) -> None:
         self.modules, self.metric, self.direction, self.patience = modules, metric, direction, patience
         self.value, self.step, self.epoch, self.waited = float("nan"), 0, 0, 0
-        self.weights: list[dict[str, Tensor]] = []
+        self.weights: list[dict[str, Any]] = []
 
     @property
     def exhausted(self) -> bool:
@@ -42,10 +43,21 @@ class Best:
         self.waited = 0 if better else self.waited + 1
         if better or value == self.value:
             self.value, self.step, self.epoch = value, step, epoch
-            self.weights = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]
+            self.weights = [cloned(module.state_dict()) for module in self.modules]
         return better
 
     def restore(self) -> None:
         """Put the best weights back; where no evaluation was a number, the last ones stay."""
         for module, weights in zip(self.modules, self.weights, strict=False):
             module.load_state_dict(weights)
+
+    def forget(self) -> None:
+        """Have no best yet."""
+        self.value, self.step, self.epoch, self.weights = float("nan"), 0, 0, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights."""
+        return {"value": self.value, "step": self.step, "epoch": self.epoch, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.value, self.step, self.epoch, self.waited = (state[k] for k in ("value", "step", "epoch", "waited"))

@@ -7,15 +7,15 @@ A step is bad when its loss or its gradient norm is NaN or Inf. Two gates keep i
   step count as they were, and under `abort` a latch keeps everything still from the first bad step on, until the
   host looks at the records.
 
-What to do about a bad step is decided by `review`, on the recorded rows, in order.
+What to do about a bad step is decided in `recovery.py`, when the host looks at the records.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,8 @@ from torch.optim import Optimizer
 
 from lossbench.engine.buffers import Buffers
 from lossbench.engine.precision import LossScale
-from lossbench.engine.record import Metrics, StepRow
-from lossbench.errors import Diverged, plural
 
-Policy = Literal["abort", "skip", "off"]
+Policy = Literal["abort", "skip", "rollback", "off"]
 Gate = Literal["host", "device", "none"]
 
 
@@ -35,7 +33,7 @@ class Verdict(IntEnum):
 
     TAKEN = 0
     EMPTY = 1  # every example's weight was 0: there was nothing to learn from
-    OVERFLOW = 2  # fp16 gradients overflowed and the loss scale was lowered
+    OVERFLOW = 2  # of a finite loss the fp16 gradients overflowed, and the loss scale was lowered
     NONFINITE = 3
     LATCHED = 4  # it came after the run's last step, before the host had looked: it is not recorded
 
@@ -64,8 +62,11 @@ class Guard:
     """Takes or refuses optimizer steps, and puts BatchNorm's running statistics (and other buffers) back with them.
 
     Args:
-        policy: `abort` ends the run at the first bad step, `skip` leaves it out, `off` looks at nothing.
+        policy: `abort` ends the run at the first bad step, `skip` leaves it out, `rollback` returns to the last
+            checkpoint and goes on at a lower rate, `off` looks at nothing.
         max_skips: steps in a row that `skip` bears.
+        max_rollbacks: of a run.
+        rollback_factor: what each rollback multiplies the rate by.
         modules: what is run in a step; their buffers are protected.
     """
 
@@ -78,16 +79,19 @@ class Guard:
         modules: Iterable[nn.Module],
         *,
         max_skips: int = 10,
+        max_rollbacks: int = 3,
+        rollback_factor: float = 0.5,
         device: torch.device,
     ) -> None:
-        self.policy, self.gate, self.optimizers, self.scale, self.max_skips = policy, gate, optimizers, scale, max_skips
+        self.policy, self.gate, self.optimizers, self.scale = policy, gate, optimizers, scale
+        self.max_skips, self.max_rollbacks, self.rollback_factor = max_skips, max_rollbacks, rollback_factor
         self.buffers = Buffers([] if gate == "none" else modules)
         self.looks = gate != "device" and device.type == "cpu"  # whether the host may read numbers in a step
         self.urgent = False  # a bad step was seen on the host: the records should be reviewed now
         self.codes = [torch.tensor(float(v), device=device) for v in Verdict]
         self.latch = torch.zeros((), dtype=torch.bool, device=device)
         self.first = True
-        self.in_a_row = 0
+        self.in_a_row = self.rollbacks = 0
 
     def save(self) -> None:
         """Before the forward pass: remember the buffers that it may change."""
@@ -117,7 +121,8 @@ class Guard:
         self.buffers.restore()
         empty = any(bool(w.sum() == 0) for w in weights)
         lowered = self.scale.update(keep=empty)
-        verdict = Verdict.EMPTY if empty else Verdict.OVERFLOW if lowered else Verdict.NONFINITE
+        overflow = lowered and bool(torch.isfinite(loss))
+        verdict = Verdict.EMPTY if empty else Verdict.OVERFLOW if overflow else Verdict.NONFINITE
         return self.codes[verdict], False
 
     def _take_on_device(self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -135,43 +140,15 @@ class Guard:
         self.buffers.restore(refused)
         return verdict
 
-    def review(self, rows: Iterable[StepRow]) -> None:
-        """Look at recorded steps in order, and end the run where the policy says so.
+    def state_dict(self) -> dict[str, Any]:
+        """What it has counted."""
+        return {"first": self.first, "in_a_row": self.in_a_row, "rollbacks": self.rollbacks}
 
-        Raises:
-            Diverged: a bad step under `abort`, too many in a row under `skip`, or a loss scale that fell to its floor.
-        """
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with nothing held back."""
+        self.first, self.in_a_row, self.rollbacks = state["first"], state["in_a_row"], state["rollbacks"]
         self.urgent = False
-        for row in rows:
-            bad = row.skipped in ("overflow", "nonfinite")
-            self.in_a_row = self.in_a_row + 1 if bad else 0
-            if self.scale.enabled and row.loss_scale < self.scale.floor:
-                raise Diverged(
-                    f"step {row.step}: the loss scale fell to {row.loss_scale:g} after "
-                    f"{plural(self.in_a_row, 'overflow')} in a row; try trainer.precision=bf16 or a lower optim.lr"
-                )
-            if row.skipped == "nonfinite" and self.policy == "abort":
-                raise Diverged(f"step {row.step}: {_blame(row)}; try a lower optim.lr or trainer.clip_norm=1")
-            if self.policy == "skip" and row.skipped == "nonfinite" and self.in_a_row > self.max_skips:
-                raise Diverged(
-                    f"step {row.step}: {plural(self.in_a_row, 'step')} in a row were not finite "
-                    f"(trainer.max_skips={self.max_skips}); {_blame(row)}"
-                )
-
-    def review_outputs(self, step: int, metrics: Metrics) -> None:
-        """Look at an evaluation: a finite gradient times the rate can still overflow the parameters.
-
-        Raises:
-            Diverged: no metric is a number, and the policy is not `off`.
-        """
-        if self.policy != "off" and all(math.isnan(value) for value in metrics.values()):
-            raise Diverged(f"step {step}: the model's outputs are not finite; try a lower optim.lr")
-
-
-def _blame(row: StepRow) -> str:
-    if not math.isfinite(row.loss):
-        return f"the loss is {row.loss}"
-    return f"the gradient norm is {row.grad_norm} (the loss is {row.loss:g})"
+        self.latch.zero_()
 
 
 def _finite(loss: Tensor, norm: Tensor) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -59,3 +59,9 @@ class LossScale:
         self.scaler.update(before if keep else None)
         self.value = self.scaler.scale(self._one)
         return self.scaler.get_scale() < before
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of another's `scaler`."""
+        if self.enabled:
+            self.scaler.load_state_dict(dict(state))
+            self.value = self.scaler.scale(self._one)

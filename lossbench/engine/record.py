@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -34,6 +35,42 @@ class StepRow(NamedTuple):
     skipped: str
 
 
+def step_row(step: int, epoch: int, lr: float, values: Sequence[float]) -> StepRow:
+    """A row of (loss, grad_norm, loss_scale, verdict), as a step gives them."""
+    loss, norm, scale, verdict = values
+    return StepRow(step, epoch, loss, lr, norm, scale, SKIPPED[int(verdict)])
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A step that was not finite: what `nonfinite.json` holds of it.
+
+    Attributes:
+        row: the step as recorded.
+        action: what followed: `abort`, `skip`, `rollback`, or `repeat` (it was finite when it was run again).
+        place: what went non-finite first: `input`, `target`, `parameter`, `forward`, `loss`, `gradient`, `norm` or
+            `update`; `nothing` where a second run was finite.
+        name: of the module, the loss or the parameter.
+        kind: `nan` or `inf`.
+        deterministic: whether it came again when the step was run again.
+        batch: the step's examples, as rows of the data set.
+        examples: those at fault, where they can be told apart.
+        parameters: those whose gradient or value is not finite.
+        text: all of it in one line.
+    """
+
+    row: StepRow
+    action: str
+    place: str
+    name: str
+    kind: str
+    deterministic: bool
+    batch: tuple[int, ...]
+    examples: tuple[int, ...]
+    parameters: tuple[str, ...]
+    text: str
+
+
 class Recorder(Protocol):
     """Takes rows after the fact; nothing that it does can change the training."""
 
@@ -42,13 +79,29 @@ class Recorder(Protocol):
         ...
 
     def due(self) -> bool:
-        """Whether it is time to flush."""
+        """Whether it is time to fetch."""
         ...
 
-    def flush(self) -> Sequence[StepRow]:
-        """Fetch what was pushed since the last flush, write it, and return it."""
+    def fetch(self) -> list[StepRow]:
+        """Bring what was pushed since the last fetch to the host."""
+        ...
+
+    def write(self, rows: Sequence[StepRow]) -> None:
+        """Take rows for good, in order."""
         ...
 
     def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
         """Take an evaluation: the metrics of each split."""
+        ...
+
+    def incident(self, incident: Incident) -> None:
+        """Take note of a step that was not finite."""
+        ...
+
+    def rewind(self, step: int, progress: Mapping[str, Any]) -> None:
+        """Forget what came after a step, to which the training has returned; `progress` is that step's."""
+        ...
+
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resume included."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,9 @@ from torch.optim import Optimizer
 from lossbench.engine.guard import Guard
 from lossbench.engine.objective import Objective, Term, reduce, sums
 from lossbench.engine.precision import Cast, LossScale
+from lossbench.engine.tree import cloned
 from lossbench.optim import Schedule
+from lossbench.seeds import nth
 from lossbench.tasks import Batch, Task
 
 
@@ -26,7 +29,11 @@ class Clip:
 
 @dataclass
 class Player:
-    """What one optimizer step needs. An ordinary run has one player; an adversarial one has two."""
+    """What one optimizer step needs. An ordinary run has one player; an adversarial one has two.
+
+    Attributes:
+        seed: of what a step draws at random, such as dropout.
+    """
 
     model: nn.Module
     task: Task
@@ -38,11 +45,27 @@ class Player:
     scale: LossScale
     cast: Cast
     clip: Clip
+    seed: int = 0
+
+    @property
+    def modules(self) -> tuple[nn.Module, nn.Module]:
+        """What is trained: the model, and the losses that have parameters or buffers of their own."""
+        return self.model, self.objective.modules
 
     @property
     def lr(self) -> float:
         """The rate of the first parameter group."""
         return float(self.optimizers[0].param_groups[0]["lr"])
+
+    def begin(self, step: int) -> None:
+        """Seed torch's generators for a step: what it draws depends on the seed and the step alone.
+
+        So a step can be run again, and a resumed run draws what the uninterrupted one would have.
+        """
+        seed, device = nth(self.seed, step), self.parameters[0].device
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
     def step(self, micro_batches: Sequence[Batch]) -> Tensor:
         """One optimizer step on one or more micro-batches, as if they were one batch.
@@ -61,6 +84,28 @@ class Player:
             for schedule in self.schedules:
                 schedule.step()
         return torch.stack((loss, norm, self.scale.value, verdict))
+
+    def state(self) -> dict[str, Any]:
+        """All that a step changes and the next one starts from, by reference; `cloned` makes it last."""
+        return {
+            "modules": [module.state_dict() for module in self.modules],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "scale": self.scale.scaler.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave, which stays untouched."""
+        state = cloned(state)  # an optimizer would go on in the very tensors that it is given
+        for module, saved in zip(self.modules, state["modules"], strict=True):
+            module.load_state_dict(saved)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        self.scale.load_state_dict(state["scale"])
+        self.guard.load_state_dict(state["guard"])
 
     def _terms(self, batch: Batch) -> list[Term]:
         with self.cast():

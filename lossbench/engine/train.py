@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
 from lossbench.data import Batches
 from lossbench.engine.best import Best
+from lossbench.engine.checkpoints import Checkpoints
 from lossbench.engine.record import Metrics, Recorder
+from lossbench.engine.recovery import Recovery
 from lossbench.engine.step import Player
+from lossbench.tasks import Batch
 
-Reason = Literal["length", "max_time", "early_stop"]
+Reason = Literal["length", "max_time", "early_stop", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -32,34 +34,68 @@ def train(
     evaluate: Callable[[], Mapping[str, Metrics]],
     recorder: Recorder,
     best: Best,
+    checkpoints: Checkpoints | None = None,
+    *,
+    start: int = 0,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Reason:
-    """Train until the length, the time or the patience is used up; returns which it was.
+    """Train from the step `start` until the length, the time or the patience is used up; returns which it was.
 
-    Every step is recorded on the device; the records come to the host every so many steps, and there the guard
-    reviews them. At each evaluation the best weights are kept, and the schedules that follow a metric look at it.
+    Every step is recorded on the device; the records come to the host every so many steps, and there the recovery
+    looks at them, which may send the training back to an earlier step. At each evaluation the best weights are kept,
+    and the schedules that follow a metric look at it. When `stopped` says so, the step is finished and saved.
 
     Raises:
         Diverged: the guard's policy ended the run; the weights are those before the first bad step.
+        ResourceError: a checkpoint cannot be written.
     """
-    started = time.perf_counter()
-    step = 0
-    for epoch in count(1):
-        for micro_batches in batches.epoch(epoch - 1):
-            step += 1
-            lr = player.lr
-            recorder.push(step, epoch, lr, player.step(micro_batches))
-            out_of_time = length.max_time is not None and time.perf_counter() - started >= length.max_time
-            last = step == length.steps or out_of_time
-            evaluation = last or step % length.eval_every == 0
-            if evaluation or recorder.due() or player.guard.urgent:
-                player.guard.review(recorder.flush())
-            if evaluation:
-                metrics = evaluate()
-                recorder.evaluated(step, epoch, metrics)
-                player.guard.review_outputs(step, metrics["val"])
-                best.update(step, epoch, metrics["val"])
-                for schedule in player.schedules:
-                    schedule.evaluated(metrics["val"])
-            if last or best.exhausted:
-                return "length" if step == length.steps else "max_time" if out_of_time else "early_stop"
-    raise AssertionError("unreachable")
+    recovery = Recovery(player, batches, recorder, checkpoints)
+    recovery.remember()
+    if checkpoints and player.guard.policy == "rollback":
+        checkpoints.save(start, 0)  # there must be somewhere to go back to
+    step, stream = start, _steps(batches, start)
+    while True:
+        epoch, micro_batches = next(stream)
+        step += 1
+        player.begin(step)
+        lr = player.lr
+        recorder.push(step, epoch, lr, player.step(micro_batches))
+        reason = _reason(step, length, recorder) or ("stopped" if stopped() else None)
+        evaluation = step % length.eval_every == 0 or reason in ("length", "max_time")
+        saving = reason is not None or (checkpoints is not None and checkpoints.due(step, evaluated=evaluation))
+        if not (evaluation or saving or recorder.due() or player.guard.urgent):
+            continue
+        reached = recovery.look(step)
+        if evaluation and reached == step:
+            metrics = evaluate()
+            recorder.evaluated(step, epoch, metrics)
+            reached = recovery.look_at_outputs(step, metrics["val"])
+        if reached != step:
+            step, stream = reached, _steps(batches, reached)
+            recovery.remember()
+            continue
+        if evaluation:
+            best.update(step, epoch, metrics["val"])
+            for schedule in player.schedules:
+                schedule.evaluated(metrics["val"])
+            reason = reason or ("early_stop" if best.exhausted else None)
+        recovery.remember()
+        if checkpoints and (saving or reason):
+            checkpoints.save(step, epoch)
+        if reason:
+            return reason
+
+
+def _steps(batches: Batches, after: int) -> Iterator[tuple[int, list[Batch]]]:
+    """The epoch, from 1, and the micro-batches of each step after `after`, for ever."""
+    first, skip = divmod(after, batches.steps_per_epoch)
+    for epoch in count(first):
+        for micro_batches in batches.epoch(epoch, skip if epoch == first else 0):
+            yield epoch + 1, micro_batches
+
+
+def _reason(step: int, length: Length, recorder: Recorder) -> Reason | None:
+    """Why the run ends after this step, if it does."""
+    if step == length.steps:
+        return "length"
+    return "max_time" if length.max_time is not None and recorder.elapsed() >= length.max_time else None

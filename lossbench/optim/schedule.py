@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from torch.optim import Optimizer
@@ -61,8 +63,10 @@ class Schedule:
         left = total_steps - self.warmup
         by_interval = {"step": left, "epoch": -(-left // steps_per_epoch), "evaluation": -(-left // eval_every)}
         self.main = main(optimizer, by_interval[options.interval])
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.rates = self._rates()
         self.taken = 0
+        self.factor = 1.0
+        self.own: list[float] | None = None  # its own rates, while the optimizer's are `factor` times these
         # A schedule that never moves costs nothing in the step.
         self.moves_by_step = options.interval == "step" and not isinstance(self.main, ConstantLR)
         self._warm()
@@ -71,18 +75,59 @@ class Schedule:
         """After an optimizer step that was taken."""
         self.taken += 1
         if self.taken <= self.warmup:
-            self._warm()
+            self._move(self._warm)
         elif self.moves_by_step or self._ends_an_epoch():
-            self.main.step()
+            self._move(self.main.step)
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         """After an evaluation: a plateau schedule looks at the metric it follows."""
         if self.interval != "evaluation" or self.taken < self.warmup:
             return
         if isinstance(self.main, ReduceLROnPlateau):
-            self.main.step(metrics[self.metric])
+            self._move(partial(self.main.step, metrics[self.metric]))
         else:
-            self.main.step()
+            self._move(self.main.step)
+
+    def slow_down(self, factor: float) -> None:
+        """Multiply the schedule's own rates by `factor` from now on; a second call replaces the first."""
+        self.own = self.own or self._rates()
+        self.factor = factor
+        self._set([rate * factor for rate in self.own])
+
+    def fast_forward(self, taken: int) -> None:
+        """Stand where so many steps taken lead to, in a schedule that follows no metric."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wants an optimizer step before each
+            while self.taken < taken:
+                self.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands; the rates themselves are in the optimizer's state."""
+        own = {"taken": self.taken, "rates": self.rates, "factor": self.factor, "own": self.own}
+        return {**own, "main": self.main.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over where another stood."""
+        self.taken, self.rates = state["taken"], state["rates"]
+        self.factor, self.own = state["factor"], state["own"]
+        self.main.load_state_dict(state["main"])
+
+    def _move(self, move: Callable[[], None]) -> None:
+        """Move torch's schedule, which goes on from the rates that it finds: they must be its own."""
+        if self.own is None:
+            move()
+            return
+        self._set(self.own)
+        move()
+        self.own = self._rates()
+        self._set([rate * self.factor for rate in self.own])
+
+    def _rates(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _set(self, rates: Sequence[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _ends_an_epoch(self) -> bool:
         return self.interval == "epoch" and (self.taken - self.warmup) % self.steps_per_epoch == 0
@@ -91,8 +136,7 @@ class Schedule:
         if self.taken > self.warmup or not self.warmup:
             return
         share = self.warmup_from + (1 - self.warmup_from) * self.taken / self.warmup
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * share if self.taken < self.warmup else rate
+        self._set([rate * share if self.taken < self.warmup else rate for rate in self.rates])
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:
