@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from lossbench import catalog
 from lossbench.console import say
@@ -31,6 +32,9 @@ _NO_NAME = re.compile(r"[\[{]|([-+]?(\d[\d_]*\.?\d*(e[-+]?\d+)?|inf|nan)|null|tr
 # Hydra has no other way from its callback, which runs before the run's directory exists, to the job.
 _prepared: list[Any] = []
 
+# How to go on with a run, as the command line was.
+_flags: list[str] = []
+
 
 def train(arguments: Sequence[str]) -> None:
     """Run `lossbench train ARGUMENTS`.
@@ -43,12 +47,14 @@ def train(arguments: Sequence[str]) -> None:
 
     flags, overrides = split_flags(arguments)
     _check_config_dir(flags)
+    overrides = _with_recorded(flags, overrides)
     _check_choices(overrides)
     register_resolvers()
     sys.path.append(os.getcwd())  # a user's own loss.py is importable from where they stand
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     sys.argv = [sys.argv[0], *flags, *overrides]
     _prepared.clear()
+    _flags[:] = [word for word in flags if word not in ("--debug",)]
     try:
         hydra.main(config_path=str(catalog.conf_dir()), config_name="config", version_base="1.3")(job)()
     except Refused as refused:
@@ -78,24 +84,52 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         raise Refused(error) from error
 
 
+def _with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides, with those in front that a run named by `resume=PATH` was started with.
+
+    Raises:
+        ConfigError: a sweep; one run is gone on with at a time.
+        CheckpointError: there is no such run.
+    """
+    asked = [word.partition("=")[2] for word in overrides if word.lstrip("+").startswith("resume=")]
+    if not asked or asked[-1] in ("null", "auto"):
+        return list(overrides)
+    if {"-m", "--multirun"} & set(flags):
+        raise ConfigError("resume=PATH goes on with one run; leave -m away")
+    from lossbench.saved import merged, recorded_overrides, run_of
+
+    path, _ = run_of(Path(asked[-1].strip("'\"")))
+    return merged(recorded_overrides(path), overrides)
+
+
 def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
     from lossbench.observe.screen import show_summary
     from lossbench.run import execute
+    from lossbench.stopping import Stop
 
-    run = _prepared.pop()
-    for note in run.notes:
+    run, resume = _prepared.pop()
+    for note in (*run.notes, *(resume.notes if resume else ())):
         say(note)
     shown, root = os.path.relpath(path), run.config.root.output_root
     board = root if path.is_relative_to(Path(root).resolve()) else shown
+    stop = Stop()
     try:
-        summary = execute(run, path, overrides)
+        with stop.listening():
+            summary = execute(run, path, overrides, resume=resume, stopped=stop.asked)
     except KeyboardInterrupt:
-        say(f"interrupted; what was recorded is in {shown}")
+        say(f"left at once; {_way_back(shown)}")
         raise
+    if summary["status"] == "interrupted":
+        say(f"stopped after step {summary['steps']}, and saved; {_way_back(shown)}")
+        stop.leave()
     show_summary(summary, shown, board)
     if summary["status"] == "diverged":
         raise Diverged(f"{summary['error']} ({shown})")
     return summary
+
+
+def _way_back(shown: str) -> str:
+    return "go on with: " + shlex.join(["lossbench", "train", *_flags, f"resume={shown}"])
 
 
 def _as_typed(overrides: Any) -> list[str]:
@@ -111,14 +145,20 @@ def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: 
     from lossbench.config import check
     from lossbench.hydra_errors import translate
     from lossbench.run import execute
+    from lossbench.stopping import Stop
 
+    stop = Stop()
     settings = dict(o.split("=", 1) for o in overrides if "=" in o)
     try:
-        row = execute(build(check(cfg, choices)), path, overrides, brief=True)
+        run = build(check(cfg, choices))
+        with stop.listening():
+            row = execute(run, path, overrides, stopped=stop.asked, brief=True)
     except (Exception, SystemExit) as error:  # a user's own code can even leave
         text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
         row = {"status": "failed", "metrics": {}, "error": " ".join(text.split())}
         _leave_empty(path)
+    if row["status"] == "interrupted":
+        stop.leave()
     outcome = row.get("error") or f"val {row['best']['metric']} {row['best']['value']:.4g}, {row['seconds']:.1f} s"
     say(f"{path.name}: {row['status']}; {outcome}")
     return {**row, "settings": settings, "directory": str(path)}
@@ -134,9 +174,15 @@ def before_run(config: DictConfig) -> None:
     """Hydra's callback of a single run: check and build everything before a directory is made."""
     from lossbench.build import build
     from lossbench.compose import check_composed
+    from lossbench.resume import resume
 
     try:
-        _prepared.append(build(check_composed(config)))
+        checked = check_composed(config)
+        earlier = resume(checked)
+        if earlier:
+            with read_write(config.hydra):
+                config.hydra.run.dir = str(earlier.path)
+        _prepared.append((build(checked), earlier))
     except Exception as error:
         raise Refused(error) from error
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lossbench.config import Call, Config, by_class, fitting_loss
+from lossbench.console import say
 from lossbench.data import Batches, Data, Source, Split, prepare
 from lossbench.device import pick_device, pick_precision, set_determinism
 from lossbench.engine import (
@@ -30,11 +34,13 @@ from lossbench.engine import (
     choose_gate,
     evaluate,
 )
+from lossbench.engine.checkpoints import check_shapes, join_modules
 from lossbench.engine.precision import PrecisionName
 from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line, refuse_memory
 from lossbench.optim import Schedule
 from lossbench.optim.schedule import fill_lengths
 from lossbench.probe import probe
+from lossbench.saved import checkpoint_at
 from lossbench.seeds import derive
 from lossbench.signatures import parameters, required
 
@@ -81,7 +87,7 @@ def build(config: Config) -> Run:
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     set_determinism(options.deterministic)
-    data = prepare(_load(config.dataset), config.dataset_options, config.split, seed, device)
+    data = prepare(load_source(config.dataset), config.dataset_options, config.split, seed, device)
     batches = Batches(
         data.train,
         batch_size=options.batch_size,
@@ -92,9 +98,11 @@ def build(config: Config) -> Run:
     )
     _check_batches(batches)
     torch.manual_seed(derive(seed, "weights"))
-    model = _model(config.model, data).to(device)
+    model = build_model(config.model, data.input_shape, data.task.outputs).to(device)
     objective = _objective(config, data, device)
     cast = autocast(precision, device)
+    if config.root.weights is not None:
+        _start_from(Path(config.root.weights), model)
     probe(config, model, objective, data, cast)
     if options.compile:
         model.compile()
@@ -117,21 +125,27 @@ def build(config: Config) -> Run:
             scale,
             [model, objective.modules],
             max_skips=options.max_skips,
+            max_rollbacks=options.max_rollbacks,
+            rollback_factor=options.rollback_factor,
             device=device,
         ),
         scale=scale,
         cast=cast,
         clip=Clip(options.clip_norm, options.clip_value),
+        seed=derive(seed, "training"),  # dropout and the like: the same for every loss and model
     )
-    best = Best([model, objective.modules], monitor, _direction(data, monitor), options.early_stop)
+    direction = options.direction or _direction(data, monitor)
+    best = Best([model, objective.modules], monitor, direction, options.early_stop)
     notes = data.notes
     if precision == "fp16" and device.type == "cpu":
         notes = (*notes, "fp16 on the CPU works, and is slow: bf16 or fp32 are faster here")
-    torch.manual_seed(derive(seed, "training"))  # dropout and the like: the same for every loss and model
+    random.seed(derive(seed, "python"))  # what a user's own code draws; torch is seeded at each step
+    np.random.seed(derive(seed, "numpy") % 2**32)
     return Run(config, data, _sample(data.train), player, batches, length, best, device, precision, notes)
 
 
-def _load(dataset: Call) -> Source:
+def load_source(dataset: Call) -> Source:
+    """The data set, as its function reads it."""
     try:
         source = dataset.target(**dataset.values)
     except LossbenchError:
@@ -143,13 +157,22 @@ def _load(dataset: Call) -> Source:
     return source
 
 
-def _model(model: Call, data: Data) -> nn.Module:
+def build_model(model: Call, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """The model, given the shapes that it asks for and the config leaves open."""
     known = parameters(model.target)
-    shapes = {"input_shape": data.input_shape, "outputs": data.task.outputs}
+    shapes = {"input_shape": input_shape, "outputs": outputs}
     built = _try("model", model, {k: v for k, v in shapes.items() if k in known and model.values.get(k) is None})
     if not isinstance(built, nn.Module):
         raise ConfigError(f"model '{model.name}' must be a torch.nn.Module, got {type(built).__name__}")
     return built
+
+
+def _start_from(path: Path, model: nn.Module) -> None:
+    """Give the model the weights of another run's checkpoint, its best ones where the path names the run."""
+    checkpoint = checkpoint_at(path, "best", say)
+    (weights,) = join_modules(checkpoint.tensors("model.safetensors"), {}, [model])
+    check_shapes(checkpoint.path, [weights], [{k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}])
+    model.load_state_dict(weights, strict=False)
 
 
 def _objective(config: Config, data: Data, device: torch.device) -> Objective:
@@ -186,7 +209,7 @@ def _may_be_empty(objective: Objective, data: Data) -> bool:
     for part in objective.parts:
         settings = getattr(part.function, "keywords", {})
         by_label, ignored = settings.get("weight"), settings.get("ignore_index")
-        if isinstance(by_label, torch.Tensor) and bool((by_label == 0).any()):
+        if isinstance(by_label, Tensor) and bool((by_label == 0).any()):
             return True
         if ignored is not None and bool((labels == ignored).any()):
             return True

@@ -28,10 +28,6 @@ Any command takes --debug, which shows the traceback of an error.
 """
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does, with an exit code of its own."""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit.
 
@@ -45,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        _exit(143 if isinstance(stop, Terminated) else 130)
+        _exit(143 if type(stop).__name__ == "Terminated" else 130)
     except BrokenPipeError:  # a reader that closed our output early is no error
         _exit(0)
     except SystemExit:
@@ -78,15 +74,15 @@ def _train(words: list[str]) -> None:
     import signal
     import threading
 
-    from lossbench.app import train
+    from lossbench.stopping import terminate
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGUSR2, terminate)
+
+    from lossbench.app import train
+
     train(words)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 def _list(words: list[str]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from lossbench import catalog
 from lossbench.data import DatasetOptions, SplitShares
+from lossbench.engine.checkpoints import CheckpointOptions
 from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
 from lossbench.errors import ConfigError, did_you_mean, first_line
@@ -62,6 +63,17 @@ _RANGES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+# Keys that cannot change a result.
+NO_MATTER = (
+    "output_root",
+    "name",
+    "resume",
+    "trainer.flush_every",
+    "trainer.checkpoint",
+    "dataset.workers",
+    "dataset.timeout",
+)
+
 # What `build` supplies by name.
 FILLED = {
     "dataset": (),
@@ -90,10 +102,14 @@ class TrainerOptions:
     reduction: Reduction = "mean"
     nonfinite: Policy = "abort"
     max_skips: Annotated[int, "[0, inf)"] = 10
+    max_rollbacks: Annotated[int, "[0, inf)"] = 3
+    rollback_factor: Annotated[float, "(0, 1]"] = 0.5
     eval_every: Literal["epoch"] | Annotated[int, "[1, inf)"] = "epoch"
     flush_every: Annotated[int, "[1, 1e6]"] = 100  # so many rows are held on the device
     monitor: str | None = None
+    direction: Literal["min", "max"] | None = None
     early_stop: Annotated[int | None, "[1, inf)"] = None
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
     deterministic: bool = False
     compile: bool = False
 
@@ -104,6 +120,8 @@ class Root:
 
     output_root: str = "outputs"
     name: str | None = None
+    resume: str | None = None
+    weights: str | None = None
     seed: Annotated[int, "[0, 4294967295]"] = 0
 
 
@@ -123,6 +141,7 @@ class Config:
     root: Root
     choices: Mapping[str, str]
     trainer: TrainerOptions
+    checkpoint: CheckpointOptions
     dataset: Call
     dataset_options: DatasetOptions
     split: SplitShares
@@ -176,6 +195,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         root=root,
         choices={k: str(choices[k]) for k in catalog.GROUPS if choices.get(k) is not None},
         trainer=trainer,
+        checkpoint=CheckpointOptions(**_own("trainer.checkpoint", CheckpointOptions, trainer.checkpoint)),
         dataset=_call("dataset", dataset_rest, choices),
         dataset_options=dataset_options,
         split=SplitShares(**_own("dataset.split", SplitShares, dataset_options.split)),
@@ -193,12 +213,11 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
 
 
 def config_hash(plain: Mapping[str, Any]) -> str:
-    """Equal for configs that must give equal results: output_root, name, flush and worker settings do not count."""
+    """Equal for configs that must give equal results: what cannot change one (`NO_MATTER`) does not count."""
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in plain.items()}
-    for key in ("output_root", "name"):
-        kept.pop(key, None)
-    for group, key in (("trainer", "flush_every"), ("dataset", "workers")):
-        kept.get(group, {}).pop(key, None)
+    for path in NO_MATTER:
+        group, _, key = path.rpartition(".")
+        (kept.get(group, {}) if group else kept).pop(key, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from typing import Any
 
 import torch
 
@@ -49,3 +51,15 @@ def set_determinism(on: bool) -> None:
     torch.use_deterministic_algorithms(on)
     torch.backends.cudnn.deterministic = on
     torch.backends.cudnn.benchmark = False
+
+
+def environment(device: str, precision: str) -> dict[str, Any]:
+    """What equal bits depend on, beside the config."""
+    chosen = pick_device(device)
+    return {
+        "precision": pick_precision(precision, chosen),
+        "device": str(chosen) if chosen.type == "cpu" else torch.cuda.get_device_name(chosen),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,46 +15,85 @@ import torch
 from lossbench import __version__
 from lossbench.build import Run
 from lossbench.config import Config
-from lossbench.engine import Metrics, train
+from lossbench.console import say
+from lossbench.device import environment
+from lossbench.engine import Checkpoints, Metrics, train
+from lossbench.engine.checkpoint import packed_json
 from lossbench.errors import Diverged, LossbenchError, first_line
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
 from lossbench.observe.screen import Screen
+from lossbench.observe.spikes import Spikes
 from lossbench.observe.tensorboard import TensorBoard
+from lossbench.resume import Resume
+from lossbench.saved import FOLDER
 
 
-def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = False) -> dict[str, Any]:
+def execute(
+    run: Run,
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    resume: Resume | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    brief: bool = False,
+) -> dict[str, Any]:
     """Train in the directory `path` and leave there all that the README's table of files names.
 
     Args:
         overrides: how the config was asked for, for the record.
+        resume: the earlier part of this run, in the same directory.
+        stopped: whether the run was asked to stop; its state is saved then.
         brief: one of many runs: its progress bar goes away, and it prints no lines.
 
     Returns:
-        The summary, as in `summary.json`. A diverged run has one too, of its best weights before.
+        The summary, as in `summary.json`. A diverged run has one too, of its best weights before; a stopped run has
+        only its status and its step.
 
     Raises:
+        ConfigError: the directory holds another run.
+        CheckpointError: the checkpoint to go on from does not fit.
         ResourceError: the directory cannot be written.
     """
-    directory = RunDirectory(path)
-    flush_every = run.config.trainer.flush_every
+    start = resume.step if resume else 0
+    directory = RunDirectory(path, {"config_hash": run.config.hash}, resume=resume is not None)
     status: Status = "failed"
     ended: dict[str, object] = {}
     try:
         directory.config(run.config.text, list(overrides))
+        flush_every = run.config.trainer.flush_every
         with closing(DeviceRecorder([directory], device=run.device, flush_every=flush_every)) as recorder:
-            board = recorder.add(_board(run, path))
-            recorder.add(CsvFiles(path))
-            recorder.add(_screen(run, brief))
+            checkpoints = _checkpoints(run, path, recorder)
+            if resume:
+                recorder.resume(resume.load(run))
+                checkpoints.forget_after(start)
+                directory.log(f"resumed after step {start}")
+            recorder.add(CsvFiles(path, resume=start if resume else None))
+            board = recorder.add(_board(run, path, start if resume else None))
+            recorder.add(_screen(run, start, brief))
+            spikes = recorder.add(Spikes(directory.log))
             try:
-                reason = train(run.player, run.batches, run.length, run.evaluation, recorder, run.best)
+                reason = train(
+                    run.player,
+                    run.batches,
+                    run.length,
+                    run.evaluation,
+                    recorder,
+                    run.best,
+                    checkpoints,
+                    start=start,
+                    stopped=stopped,
+                )
                 status, ended = "completed", {"reason": reason}
             except Diverged as error:
                 status, ended = "diverged", {"error": str(error)}
+            if ended.get("reason") == "stopped":
+                board.status = status = "interrupted"
+                return {"status": status, "steps": recorder.last.step if recorder.last else start}
             board.status = status
             metrics = final_metrics(run)
-            summary = summarise(run, recorder, status, metrics) | ended
+            summary = summarise(run, recorder, status, metrics) | {"spikes": spikes.count} | ended
             if metrics:  # both of the best weights: `val/...` is a curve, and its last point is not the best one
                 board.evaluated(summary["steps"], summary["epochs"], {"best": metrics["val"], "test": metrics["test"]})
             directory.summary(summary)
@@ -73,21 +112,45 @@ def execute(run: Run, path: Path, overrides: Sequence[str], *, brief: bool = Fal
     finally:
         with suppress(OSError):
             directory.status(status, **ended)
+        directory.release()
 
 
-def _board(run: Run, path: Path) -> TensorBoard:
+def _checkpoints(run: Run, path: Path, recorder: DeviceRecorder) -> Checkpoints:
+    config, options = run.config, run.config.checkpoint
+    per_epoch = run.batches.steps_per_epoch
+    return Checkpoints(
+        path / FOLDER,
+        run.player,
+        run.best,
+        recorder.progress,
+        say,
+        facts={
+            "config": config.typed,
+            "choices": config.choices,
+            "environment": environment(config.trainer.device, config.trainer.precision),
+        },
+        files={"data.json": packed_json(run.data.fitted.to_json())},
+        every=per_epoch if options.every == "epoch" else options.every if isinstance(options.every, int) else None,
+        auto=options.every == "auto",
+        minutes=options.minutes,
+        keep=options.keep,
+    )
+
+
+def _board(run: Run, path: Path, resume: int | None) -> TensorBoard:
     task, scaled = run.player.task, run.player.scale.enabled
     compared = [f"{kind}/{name}" for kind in ("best", "test") for name in task.directions]
-    return TensorBoard(path, hparams(run.config), compared, scaled=scaled)
+    return TensorBoard(path, hparams(run.config), compared, scaled=scaled, resume=resume)
 
 
-def _screen(run: Run, brief: bool) -> Screen:
+def _screen(run: Run, start: int, brief: bool) -> Screen:
     trainer = run.config.trainer
     return Screen(
         steps=run.length.steps,
         epochs=-(-run.length.steps // run.batches.steps_per_epoch),
         monitor=run.best.metric,
         batch_size=trainer.batch_size * trainer.accumulate,
+        start=start,
         brief=brief,
     )
 
@@ -115,7 +178,9 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "epochs": last.epoch if last else 0,
         "seconds": recorder.seconds,
         "examples_per_second": examples / recorder.seconds,
-        "skipped_steps": recorder.skipped,
+        "skipped_steps": sum(recorder.skipped.values()),
+        "skipped": dict(recorder.skipped),
+        "rollbacks": run.player.guard.rollbacks,
         "parameters": sum(p.numel() for p in run.player.parameters),
         "device": _device_name(run.device),
         "precision": run.precision,

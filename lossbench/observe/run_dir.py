@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -9,32 +10,46 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
-from lossbench.engine.record import Metrics, StepRow
-from lossbench.errors import ResourceError
+from lossbench.engine.record import Incident, StepRow
+from lossbench.errors import ConfigError, ResourceError
+from lossbench.observe.recorder import Sink
 
 HEARTBEAT = 10.0  # seconds between heartbeats in status.json
 
 Status = Literal["running", "completed", "failed", "diverged", "interrupted"]
 
 
-class RunDirectory:
-    """Writes `config.yaml`, `status.json` and `summary.json`; each write is whole or not there.
+class RunDirectory(Sink):
+    """Writes `config.yaml`, `status.json`, `summary.json` and `nonfinite.json`; each write is whole or not there.
+
+    A lock on `.lock`, which the system takes back however the process ends, keeps a second one out.
+
+    Args:
+        facts: what status.json says of the run throughout.
+        resume: the directory holds an earlier part of this run.
 
     Raises:
-        ResourceError: the directory holds another run, or cannot be written.
+        ConfigError: the directory holds another run, or this one is still running.
+        ResourceError: the directory cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, facts: Mapping[str, object] | None = None, *, resume: bool = False) -> None:
+        self.path, self.facts = path, dict(facts or {})
         self.started = time.time()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "status.json").open("x").close()  # of two processes one gets it
+            self._lock = lock(path)
+            if not resume:
+                (path / "status.json").open("x").close()  # of two processes one gets it
+            self.incidents = read_json(path / "nonfinite.json", []) if resume else []
+            self.started = read_json(path / "status.json", {}).get("started", self.started) if resume else self.started
             self.status("running")
         except FileExistsError as error:
-            raise ResourceError(f"{path} already holds a run; choose another hydra.run.dir or output_root") from error
+            raise ConfigError(
+                f"{path} already holds a run; resume={path} goes on with it, output_root=DIRECTORY writes elsewhere"
+            ) from error
         except OSError as error:
             raise ResourceError(f"cannot write to {path}: {error.strerror}") from error
 
@@ -46,19 +61,26 @@ class RunDirectory:
     def status(self, status: Status, **more: object) -> None:
         """How the run stands; `heartbeat` is when this was last written, in seconds since 1970."""
         self.beat = time.time()
-        state = {"status": status, "started": self.started, "heartbeat": self.beat, "pid": os.getpid(), **more}
-        _replace(self.path / "status.json", json.dumps(state, indent=2) + "\n")
+        state = {"status": status, "started": self.started, "heartbeat": self.beat, "pid": os.getpid()}
+        _replace(self.path / "status.json", json.dumps({**state, **self.facts, **more}, indent=2) + "\n")
 
     def steps(self, rows: Sequence[StepRow]) -> None:
         """As a sink: a heartbeat now and then."""
         if time.time() - self.beat > HEARTBEAT:
             self.status("running", step=rows[-1].step)
 
-    def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
-        """As a sink: evaluations are for others to write."""
+    def incident(self, incident: Incident) -> None:
+        """As a sink: the report of a step that was not finite."""
+        found = {**incident.row._asdict(), **{k: v for k, v in vars(incident).items() if k != "row"}}
+        self.incidents.append(
+            {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in found.items()}
+        )
+        _replace(self.path / "nonfinite.json", json.dumps(self.incidents, indent=2) + "\n")
+        self.log(f"step {incident.row.step}: {incident.action}: {incident.text}")
 
-    def close(self) -> None:
-        """As a sink: nothing is held open."""
+    def release(self) -> None:
+        """Let another process have the directory."""
+        self._lock.close()
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         _replace(self.path / "summary.json", json.dumps(_finite(summary), indent=2, default=str) + "\n")
@@ -67,6 +89,29 @@ class RunDirectory:
         """Append to `run.log`."""
         with (self.path / "run.log").open("a") as file:
             file.write(text.rstrip("\n") + "\n")
+
+
+def lock(path: Path) -> TextIO:
+    """Hold a run's directory until the file that is returned is closed, or the process ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    file = (path / ".lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigError(f"{path} is in use: its run is still going on (status.json has the pid)") from error
+    return file
+
+
+def read_json(path: Path, missing: Any) -> Any:
+    """What the file holds; `missing` where there is none, or it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return missing
 
 
 def _finite(value: Any) -> Any:

@@ -12,16 +12,25 @@ from rich.table import Table
 from rich.text import Text
 
 from lossbench.console import console
-from lossbench.engine.record import Metrics, StepRow
+from lossbench.engine.record import Incident, Metrics, StepRow
 from lossbench.errors import plural
+from lossbench.observe.recorder import Sink
 
 LINE_EVERY = 1.0  # seconds between plain lines
 
 
-class Screen:
-    """The progress of one run: epoch, step, loss, rate, examples per second, and the monitored metric."""
+class Screen(Sink):
+    """The progress of one run: epoch, step, loss, rate, examples per second, and the monitored metric.
 
-    def __init__(self, *, steps: int, epochs: int, monitor: str, batch_size: int, brief: bool = False) -> None:
+    Args:
+        start: the step that it goes on from.
+        brief: one of many runs: its progress bar goes away, and it prints no lines.
+    """
+
+    def __init__(
+        self, *, steps: int, epochs: int, monitor: str, batch_size: int, start: int = 0, brief: bool = False
+    ) -> None:
+        self.start = start
         self.total, self.epochs, self.monitor, self.batch_size = steps, epochs, monitor, batch_size
         self.started = self.drawn = time.perf_counter()
         self.last: StepRow | None = None
@@ -39,6 +48,15 @@ class Screen:
         if self.prints and (time.perf_counter() - self.drawn > LINE_EVERY or step == self.total):
             self.drawn = time.perf_counter()
             console.print(escape(" | ".join(self._words())), soft_wrap=True)
+
+    def incident(self, incident: Incident) -> None:
+        if self.prints or self.progress is not None:
+            after = {"abort": "the run ends", "skip": "left out", "rollback": "back to the last checkpoint"}
+            step, what = incident.row.step, after.get(incident.action, "finite when it was run again")
+            console.print(escape(f"step {step}: {incident.text}; {what}"), soft_wrap=True)
+
+    def rewind(self, step: int) -> None:
+        self.start, self.started, self.last = step, time.perf_counter(), None
 
     def close(self) -> None:
         if self.progress is not None:
@@ -62,7 +80,7 @@ class Screen:
         row = self.last
         if row is None:
             return ["starting"]
-        rate = row.step * self.batch_size / max(time.perf_counter() - self.started, 1e-9)
+        rate = (row.step - self.start) * self.batch_size / max(time.perf_counter() - self.started, 1e-9)
         return [
             f"epoch {row.epoch}/{self.epochs}",
             f"step {row.step}/{self.total}",
@@ -124,7 +142,9 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     best = summary["best"]
     found = f"epoch {best['epoch']}, step {best['step']:,} (val {best['metric']} {_number(best['value'])})"
     early = {"max_time": "; stopped by trainer.max_time", "early_stop": "; stopped by trainer.early_stop"}
-    steps = f"{summary['steps']:,} in {plural(summary['epochs'], 'epoch')}, {summary['skipped_steps']:,} skipped"
+    kinds = [f"{count:,} {kind}" for kind, count in summary["skipped"].items() if count]
+    why = f" ({', '.join(kinds)})" if kinds else ""
+    steps = f"{summary['steps']:,} in {plural(summary['epochs'], 'epoch')}, {summary['skipped_steps']:,} skipped{why}"
     return [
         ("best", found if best["step"] else "none: there was no evaluation with a number"),
         ("steps", steps + early.get(summary.get("reason", ""), "")),

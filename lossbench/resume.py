@@ -1,0 +1,187 @@
+"""Going on with an interrupted run: which one, from which checkpoint, and what may have changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossbench.build import Run
+from lossbench.config import NO_MATTER, Config
+from lossbench.console import say
+from lossbench.device import environment
+from lossbench.engine.checkpoint import Checkpoint
+from lossbench.engine.checkpoints import found, load
+from lossbench.errors import CheckpointError, ConfigError
+from lossbench.observe.run_dir import lock, read_json
+from lossbench.saved import FOLDER, checkpoint_at, run_of
+from lossbench.signatures import show
+
+# What a run keeps for life, by the name of the choice.
+KEPT = ("dataset", "model", "loss", "optim")
+# What may change, with a note; of `optim` and `scheduler` all but the optimizer itself.
+MAY_CHANGE = (
+    "optim.",
+    "scheduler.",
+    "trainer.epochs",
+    "trainer.steps",
+    "trainer.max_time",
+    "trainer.early_stop",
+    "trainer.eval_every",
+    "trainer.clip_norm",
+    "trainer.clip_value",
+    "trainer.nonfinite",
+    "trainer.max_skips",
+    "trainer.max_rollbacks",
+    "trainer.rollback_factor",
+    "trainer.min_scale",
+    "trainer.device",
+    "trainer.deterministic",
+    "trainer.compile",
+)
+RATES = ("optim.", "scheduler.", "trainer.epochs", "trainer.steps")
+LENGTH = ("trainer.epochs", "trainer.steps", "trainer.max_time", "trainer.early_stop")
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A run to go on with.
+
+    Attributes:
+        own_rates: the rate, the schedule or the length has changed: the schedule is built anew and moved on.
+        notes: what has changed.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    own_rates: bool
+    notes: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        return int(self.checkpoint.facts["step"])
+
+    def load(self, run: Run) -> dict[str, Any]:
+        """Put the checkpoint into the run; returns the recorder's progress.
+
+        Raises:
+            CheckpointError: it does not fit, or it was trained in another precision.
+            ConfigError: the run has nothing left to train.
+        """
+        if self.step >= run.length.steps:
+            raise ConfigError(
+                f"{self.path} has finished its {run.length.steps} steps; trainer.epochs=N with a larger N trains on"
+            )
+        return load(self.checkpoint, run.player, run.best, say, own_rates=self.own_rates)
+
+
+def resume(config: Config) -> Resume | None:
+    """The run that `resume=` names, compared with the config; None for `auto` where there is none.
+
+    Raises:
+        CheckpointError: no checkpoint is usable, or something differs that may not.
+        ConfigError: the run has finished.
+    """
+    asked = config.root.resume
+    if asked is None:
+        return None
+    path = interrupted(Path(config.root.output_root), config.hash) if asked == "auto" else run_of(Path(asked))[0]
+    if path is None:
+        say(f"resume=auto: no interrupted run of this config below {config.root.output_root}; starting a new one")
+        return None
+    lock(path).close()
+    checkpoint = checkpoint_at(path if asked == "auto" else Path(asked), "last", say)
+    facts = checkpoint.facts
+    changed = [found for found in differences(facts["config"], config.typed) if not _silent(found[0])]
+    here = environment(config.trainer.device, config.trainer.precision)
+    refuse_differences(path, facts, config, changed)
+    _refuse_precision(path, facts["environment"]["precision"], here["precision"], config.trainer.precision)
+    keys = [key for key, _, _ in changed]
+    status = read_json(path / "status.json", {})
+    if status.get("status") == "completed" and not _any(keys, LENGTH):
+        raise ConfigError(f"{path} has finished ({status.get('reason')}); trainer.epochs=N with a larger N trains on")
+    notes = [f"{key} was {_typed(old)} and is {_typed(new)} from here on" for key, old, new in changed]
+    for name, old, new in differences(facts["environment"], here):
+        notes.append(f"{name} was {old} and is {new}: what follows may differ in the last bits")
+    return Resume(path.resolve(), checkpoint, _any(keys, RATES), tuple(notes))
+
+
+def interrupted(root: Path, config_hash: str) -> Path | None:
+    """The latest run below `root` with this config that has a checkpoint, has not finished and is not running."""
+    runs = []
+    for file in root.rglob("status.json"):
+        status = read_json(file, {})
+        same = status.get("config_hash") == config_hash and status.get("status") != "completed"
+        if same and found(file.parent / FOLDER, "step") and not _running(file.parent):
+            runs.append((status.get("heartbeat", 0.0), file.parent))
+    return max(runs)[1] if runs else None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Every key whose value differs, with both; those of groups with their path."""
+    a, b = dict(_flat(old)), dict(_flat(new))
+    for key in sorted({*a, *b}):
+        if a.get(key) != b.get(key):
+            yield key, a.get(key), b.get(key)
+
+
+def refuse_differences(
+    path: Path, facts: Mapping[str, Any], config: Config, changed: list[tuple[str, Any, Any]]
+) -> None:
+    """Refuse what would make it another run.
+
+    Raises:
+        CheckpointError: names the key and both values, and what to do instead.
+    """
+    hint = f"leave it as it was, or start a new run from these weights with weights={path}"
+    for group in KEPT:
+        was, now = facts["choices"].get(group), config.choices.get(group)
+        if was != now:
+            raise CheckpointError(f"{path} was trained with {group}={was}, and {group}={now} is asked for; {hint}")
+    for key, was, now in changed:
+        if key == "optim._target_" or not _any([key], MAY_CHANGE):
+            raise CheckpointError(
+                f"{path} was trained with {key}={_typed(was)}, and {key}={_typed(now)} is asked for; {hint}"
+            )
+
+
+def _refuse_precision(path: Path, was: str, now: str, asked: str) -> None:
+    if was != now:
+        raise CheckpointError(
+            f"{path} was trained in {was}, and trainer.precision={asked} means {now} here; set trainer.precision={was}"
+        )
+
+
+def _silent(key: str) -> bool:
+    """Whether a key cannot change a result, or says how the run began."""
+    return key == "weights" or any(key == free or key.startswith(f"{free}.") for free in NO_MATTER)
+
+
+def _typed(value: Any) -> str:
+    """A value as one types it after `key=`."""
+    return value if isinstance(value, str) else show(value)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _any(keys: list[str], prefixes: tuple[str, ...]) -> bool:
+    return any(
+        key == prefix or (prefix.endswith(".") and key.startswith(prefix)) for key in keys for prefix in prefixes
+    )
+
+
+def _running(path: Path) -> bool:
+    try:
+        lock(path).close()
+    except ConfigError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,86 @@
+"""Where a run's checkpoints are: the directory that a user named, and what in it can be used."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lossbench.engine.checkpoint import Checkpoint, read
+from lossbench.engine.checkpoints import found, newest, number
+from lossbench.errors import CheckpointError
+
+FOLDER = "checkpoints"
+
+
+def run_of(path: Path) -> tuple[Path, str | None]:
+    """A run's directory, and the name of the checkpoint in it where the path goes on to one.
+
+    Raises:
+        CheckpointError: there is no run.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        raise CheckpointError(f"'{path}' is a file; name a run's directory, or one of its {FOLDER}")
+    for directory, name in ((path, None), (path.parent, None), (path.parent.parent, path.name)):
+        if (directory / "config.yaml").is_file() and (name or path in (directory, directory / FOLDER)):
+            return directory, name
+    raise CheckpointError(f"there is no run in '{path}': a run's directory holds config.yaml and {FOLDER}")
+
+
+def checkpoint_at(path: Path, prefer: str, warn: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint that a path names; of a run's directory, the `best` or the newest whole (`last`) one.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    run, name = run_of(path)
+    root = run / FOLDER
+    if name is None and prefer == "last":
+        return newest(root, warn)
+    chosen = root / (name or prefer)
+    if not chosen.is_dir():
+        steps = [str(number(p)) for p in found(root, "step")]
+        has = f"it has steps {', '.join(steps)}" if steps else "it has none"
+        raise CheckpointError(f"there is no checkpoint '{chosen.name}' in {root}; {has}")
+    return read(chosen.resolve())
+
+
+def recorded_overrides(run: Path) -> list[str]:
+    """The settings that a run was started with, as its config.yaml records them.
+
+    Nothing of the recorded config is instantiated: these settings choose among options by name, and one that names
+    code (`_target_`) must be typed again.
+
+    Raises:
+        CheckpointError: they cannot be read, or name code.
+    """
+    try:
+        lines = (run / "config.yaml").read_text().splitlines()
+        head = lines[: next(i for i, line in enumerate(lines) if not line.startswith("# "))]
+        words = shlex.split("\n".join(line.removeprefix("# ") for line in head))
+    except (OSError, ValueError, StopIteration) as error:
+        raise CheckpointError(f"{run / 'config.yaml'} does not say how the run was started") from error
+    if words[:2] != ["lossbench", "train"]:
+        raise CheckpointError(f"{run / 'config.yaml'} does not say how the run was started")
+    return [word for word in words[2:] if key_of(word) not in ("resume", "hydra.run.dir")]
+
+
+def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Recorded settings with those typed now in their place; a new choice of a group drops the old one's options."""
+    keys = [key_of(word) for word in given]
+
+    def stays(word: str) -> bool:
+        key = key_of(word)
+        return key not in keys and not any(key.startswith(f"{group}.") for group in keys)
+
+    kept = [word for word in recorded if stays(word)]
+    code = [word for word in kept if key_of(word).endswith("_target_")]
+    if code:
+        raise CheckpointError(f"the run was started with {code[0]}, which names code: type it again if you trust it")
+    return [*kept, *given]
+
+
+def key_of(override: str) -> str:
+    """What an override sets."""
+    return override.lstrip("+~").partition("=")[0]

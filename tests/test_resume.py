@@ -1,0 +1,398 @@
+"""A run that was interrupted at any step and gone on with equals the one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal as signals
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+from lossbench import stopping
+from lossbench.engine import Player
+from lossbench.engine.checkpoint import read
+
+# A data set that does not lie in memory and draws a different noise for each look at an example.
+CODE = """
+import numpy as np
+import random
+import torch
+from lossbench.data import Source
+
+class Noisy(torch.utils.data.Dataset):
+    def __init__(self, n):
+        g = torch.Generator().manual_seed(0)
+        self.x = torch.randn(n, 6, generator=g)
+    def __len__(self):
+        return len(self.x)
+    def __getitem__(self, i):
+        noise = torch.randn(6) + np.random.rand() + random.random()
+        return self.x[i] + 0.1 * noise
+
+def noisy(n: int = 150):
+    items = Noisy(n)
+    return Source(items, (items.x.sum(1) > 0).long().numpy(), "binary")
+"""
+FILES = {"augmented.py": CODE, "mine/dataset/noisy.yaml": "_target_: augmented.noisy\nn: 150\n"}
+
+DROPOUT = ("model.hidden=[16]", "model.dropout=0.4", "model.norm=batch", "trainer.batch_size=16")
+RUNS = {
+    "plain": ("dataset=diabetes", *DROPOUT),
+    "schedule": ("dataset=diabetes", *DROPOUT, "scheduler=onecycle", "optim=sgd", "scheduler.warmup=5"),
+    "epoch schedule": ("dataset=diabetes", *DROPOUT, "scheduler=step", "scheduler.step_size=2", "scheduler.gamma=0.5"),
+    "plateau": ("dataset=diabetes", *DROPOUT, "scheduler=plateau", "scheduler.patience=0", "trainer.eval_every=7"),
+    "accumulate": ("dataset=diabetes", *DROPOUT, "trainer.accumulate=3", "scheduler=cosine"),
+    "fp16": ("dataset=diabetes", *DROPOUT, "trainer.precision=fp16", "optim=rmsprop"),
+    "fp16 accumulate": ("dataset=breast_cancer", *DROPOUT, "trainer.precision=fp16", "trainer.accumulate=3"),
+    "bf16": ("dataset=breast_cancer", *DROPOUT, "trainer.precision=bf16", "trainer.clip_norm=0.5", "loss=focal"),
+    "images": ("dataset=digits", "model=cnn", "model.channels=[4]", "model.dropout=0.2", "trainer.batch_size=128"),
+    "augmented": ("--config-dir", "mine", "dataset=noisy", *DROPOUT, "scheduler=cosine"),
+    "workers": ("--config-dir", "mine", "dataset=noisy", *DROPOUT, "dataset.workers=2"),
+}
+
+
+@pytest.fixture
+def desk(cli, tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return cli
+
+
+def stop_after(monkeypatch, steps):
+    """The run is asked to stop in the n-th step that it makes."""
+    made = []
+
+    def asked(self):
+        made.append(1)
+        if len(made) == steps:
+            self.signal = signals.SIGTERM
+        return self.signal is not None
+
+    monkeypatch.setattr(stopping.Stop, "asked", asked)
+
+
+def bytes_of(run):
+    run = Path(run)
+    names = ("steps.csv", "evals.csv", "checkpoints/last/model.safetensors", "checkpoints/best/model.safetensors")
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def state_of(run):
+    state = read(Path(run, "checkpoints/last").resolve()).state("state.pt")
+    state["progress"].pop("seconds")
+    return state
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b or (a != a and b != b)
+
+
+def metrics_of(run):
+    summary = json.loads(Path(run, "summary.json").read_text())
+    return summary["metrics"], summary["best"], summary["steps"], summary["skipped"]
+
+
+def scalars_of(run):
+    """What TensorBoard shows: of each tag its steps and values."""
+    board = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    found = {}
+    for tag in board.Tags()["tensors"]:
+        if not tag.startswith("_hparams_"):
+            found[tag] = [(e.step, e.tensor_proto.float_val[0]) for e in board.Tensors(tag)]
+    return found
+
+
+def assert_equal_runs(a, b):
+    assert bytes_of(a) == bytes_of(b)
+    assert equal(state_of(a), state_of(b))
+    assert metrics_of(a) == metrics_of(b)
+    shown = scalars_of(b)
+    assert shown == scalars_of(a)
+    steps = [step for step, _ in shown["train/loss"]]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resume_equals_the_run_that_was_not_interrupted(desk, monkeypatch, name):
+    words = (*RUNS[name], "trainer.steps=40")
+    assert desk("train", *words, "hydra.run.dir=whole")[0] == 0
+    at = random.Random(name).sample(range(1, 20), 2)
+    flags = words[:2] if words[0].startswith("--") else ()
+    stop_after(monkeypatch, at[0])
+    code, out, _ = desk("train", *words, "hydra.run.dir=parts")
+    assert code == 143
+    assert f"stopped after step {at[0]}, and saved; go on with: lossbench train" in out
+    stop_after(monkeypatch, at[1])
+    assert desk("train", *flags, "resume=parts")[0] == 143
+    stop_after(monkeypatch, 0)
+    code, out, err = desk("train", *flags, "resume=parts")
+    assert (code, err) == (0, "")
+    assert_equal_runs("whole", "parts")
+
+
+def test_without_restoring_random_numbers_it_would_not_be_equal(desk, monkeypatch):
+    """The negative control: were a step's draws not its own, dropout would differ after the resume."""
+    monkeypatch.setattr(Player, "begin", lambda *_: None)
+    words = (*RUNS["plain"], "trainer.steps=20")
+    torch.manual_seed(0)
+    assert desk("train", *words, "hydra.run.dir=whole")[0] == 0
+    stop_after(monkeypatch, 7)
+    assert desk("train", *words, "hydra.run.dir=parts")[0] == 143
+    stop_after(monkeypatch, 0)
+    assert desk("train", "resume=parts")[0] == 0
+    whole, parts = bytes_of("whole")["steps.csv"].splitlines(), bytes_of("parts")["steps.csv"].splitlines()
+    assert whole[:8] == parts[:8]
+    assert whole[8:] != parts[8:]
+
+
+def test_the_order_of_the_batches_goes_on_where_it_stopped(desk, monkeypatch):
+    """Epochs of 20 steps, stopped in the second: epoch and step go on, and no step comes twice."""
+    stop_after(monkeypatch, 33)
+    desk("train", "trainer.epochs=3", "hydra.run.dir=parts")
+    stop_after(monkeypatch, 0)
+    desk("train", "resume=parts")
+    lines = Path("parts/steps.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:2] for line in lines] == [[str(i), str((i - 1) // 20 + 1)] for i in range(1, 61)]
+
+
+QUICK = ("dataset=diabetes", "trainer.steps=30", "trainer.checkpoint.every=10", "trainer.batch_size=32")
+
+
+def interrupted(desk, monkeypatch, *words, at=25):
+    stop_after(monkeypatch, at)
+    assert desk("train", *QUICK, *words, "hydra.run.dir=run")[0] == 143
+    stop_after(monkeypatch, 0)
+    return Path("run")
+
+
+def test_old_checkpoints_go_and_the_best_stays(desk, monkeypatch):
+    run = interrupted(desk, monkeypatch)
+    names = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert names[-2:] == ["step-00000020", "step-00000025"]
+    assert os.readlink(run / "checkpoints/last") == "step-00000025"
+    best = json.loads((run / "checkpoints/best/manifest.json").read_text())
+    assert os.readlink(run / "checkpoints/best") == f"best-{best['step']:08d}"
+    assert best["metric"] == "rmse"
+
+
+def test_an_older_checkpoint_can_be_named(desk, monkeypatch):
+    run = interrupted(desk, monkeypatch)
+    code, _, err = desk("train", f"resume={run}/checkpoints/step-00000020")
+    assert (code, err) == (0, "")
+    desk("train", *QUICK, "hydra.run.dir=whole")
+    assert_equal_runs("whole", "run")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_checkpoint_is_passed_over(desk, monkeypatch, damage):
+    run = interrupted(desk, monkeypatch)
+    path = run / "checkpoints/step-00000025/model.safetensors"
+    if damage == "cut":
+        os.truncate(path, 100)
+    elif damage == "flip":
+        path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    else:
+        path.unlink()
+    code, out, err = desk("train", "resume=run")
+    assert (code, err) == (0, "")
+    assert re.search(r"step-00000025/model.safetensors is damaged: .*; using step-00000020", out)
+    desk("train", *QUICK, "hydra.run.dir=whole")
+    assert_equal_runs("whole", "run")
+
+
+def test_damaged_best_weights_are_forgotten_with_a_warning(desk, monkeypatch):
+    run = interrupted(desk, monkeypatch)
+    (run / "checkpoints/best/model.safetensors").write_bytes(b"")
+    code, out, _ = desk("train", "resume=run")
+    assert code == 0
+    assert "the best weights so far are lost, and the next evaluation counts as the best" in out
+
+
+def refused(desk, code, line, *words):
+    found, _, err = desk("train", *words)
+    assert re.fullmatch(f"lossbench: error: {line}\n", err), err
+    assert found == code
+
+
+def test_what_may_not_change_is_refused_with_both_values(desk, monkeypatch):
+    interrupted(desk, monkeypatch)
+    before = bytes_of("run")
+    hint = "leave it as it was, or start a new run from these weights with weights=run"
+    for word, was in (
+        ("loss=mae", "loss=mse"),
+        ("model=linear", "model=mlp"),
+        ("optim=sgd", "optim=adamw"),
+        ("dataset=breast_cancer", "dataset=diabetes"),
+        ("seed=1", "seed=0"),
+        ("trainer.batch_size=16", "trainer.batch_size=32"),
+        ("trainer.accumulate=2", "trainer.accumulate=1"),
+        ("model.dropout=0.5", r"model\.dropout=0\.0"),
+        ("trainer.monitor=mae", "trainer.monitor=null"),
+        ("dataset.split.val=0.3", r"dataset\.split\.val=0\.15"),
+    ):
+        refused(desk, 5, f"run was trained with {was}, and {word} is asked for; {hint}", "resume=run", word)
+    refused(
+        desk,
+        5,
+        r"run was trained in fp32, and trainer\.precision=fp16 means fp16 here; set trainer\.precision=fp32",
+        "resume=run",
+        "trainer.precision=fp16",
+    )
+    assert bytes_of("run") == before
+
+
+def test_what_may_change_is_noted(desk, monkeypatch):
+    interrupted(desk, monkeypatch, "scheduler=cosine")
+    code, out, err = desk("train", "resume=run", "optim.lr=0.01", "trainer.steps=60", "scheduler=constant")
+    assert (code, err) == (0, "")
+    assert "optim.lr was 0.001 and is 0.01 from here on" in out
+    assert "trainer.steps was 30 and is 60 from here on" in out
+    rates = [line.split(",")[3] for line in Path("run/steps.csv").read_text().splitlines()[1:]]
+    assert set(rates[25:]) == {"0.01"}
+    assert len(rates) == 60
+
+
+def test_a_longer_run_has_the_longer_schedule(desk, monkeypatch):
+    """A cosine that is made longer goes on where it would have stood had it been so from the start."""
+    interrupted(desk, monkeypatch, "scheduler=cosine")
+    desk("train", "resume=run", "trainer.steps=60")
+    desk("train", *QUICK, "scheduler=cosine", "trainer.steps=60", "hydra.run.dir=long")
+    rates = {
+        run: [line.split(",")[3] for line in Path(run, "steps.csv").read_text().splitlines()] for run in ("run", "long")
+    }
+    assert rates["run"][26:] == rates["long"][26:]
+    assert rates["run"][1:26] != rates["long"][1:26]
+
+
+def test_a_finished_run_is_not_gone_on_with(desk):
+    assert desk("train", *QUICK, "hydra.run.dir=run")[0] == 0
+    refused(desk, 2, r"run has finished \(length\); trainer\.epochs=N with a larger N trains on", "resume=run")
+    assert desk("train", "resume=run", "trainer.steps=35")[0] == 0
+    assert len(Path("run/steps.csv").read_text().splitlines()) == 36
+
+
+def test_auto_finds_the_interrupted_run_of_the_config(desk, monkeypatch):
+    words = ("train", *QUICK, "resume=auto", "optim.lr=0.003")
+    stop_after(monkeypatch, 12)
+    code, out, _ = desk(*words)
+    assert code == 143
+    assert "resume=auto: no interrupted run of this config below outputs; starting a new one" in out
+    stop_after(monkeypatch, 12)
+    desk("train", *QUICK, "optim.lr=0.004")  # of another config: another run
+    stop_after(monkeypatch, 0)
+    code, out, _ = desk(*words)
+    assert (code, "starting a new one" in out) == (0, False)
+    statuses = [json.loads(path.read_text())["status"] for path in Path("outputs").rglob("status.json")]
+    assert sorted(statuses) == ["completed", "interrupted"]
+    assert "starting a new one" in desk(*words)[1]
+    assert len(list(Path("outputs").rglob("status.json"))) == 3
+
+
+def test_paths_that_are_no_run(desk, monkeypatch):
+    Path("file").write_text("")
+    Path("empty").mkdir()
+    refused(
+        desk, 5, "there is no run in 'nowhere': a run's directory holds config.yaml and checkpoints", "resume=nowhere"
+    )
+    refused(desk, 5, "there is no run in 'empty': .*", "resume=empty")
+    refused(desk, 5, "'file' is a file; name a run's directory, or one of its checkpoints", "resume=file")
+    interrupted(desk, monkeypatch)
+    line = "there is no checkpoint 'step-7' in run/checkpoints; it has steps 20, 25"
+    refused(desk, 5, line, "resume=run/checkpoints/step-7")
+    shutil.rmtree("run/checkpoints")
+    refused(desk, 5, "run holds no checkpoint to go on from", "resume=run")
+    refused(desk, 2, "resume=PATH goes on with one run; leave -m away", "-m", "resume=run")
+
+
+def test_a_recorded_setting_that_names_code_is_typed_again(desk, monkeypatch):
+    """A directory from a stranger chooses among options by name; it cannot name code to run."""
+    run = interrupted(desk, monkeypatch)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("dataset=diabetes", "dataset=diabetes model._target_=os.system", 1))
+    line = r"the run was started with model\._target_=os\.system, which names code: type it again if you trust it"
+    refused(desk, 5, line, "resume=run")
+
+
+def test_a_run_that_is_going_on_is_left_alone(desk, monkeypatch):
+    from lossbench.observe.run_dir import lock
+
+    run = interrupted(desk, monkeypatch)
+    held = lock(run)
+    line = r"run is in use: its run is still going on \(status\.json has the pid\)"
+    refused(desk, 2, line, "resume=run")
+    held.close()
+    assert desk("train", "resume=run")[0] == 0
+
+
+def test_weights_start_a_new_run(desk):
+    assert desk("train", *QUICK, "hydra.run.dir=run")[0] == 0
+    code, _, err = desk("train", *QUICK, "weights=run", "loss=mae", "optim=sgd", "optim.lr=1e-9", "hydra.run.dir=next")
+    assert (code, err) == (0, "")
+    first, then = (metrics_of(run)[0]["val"]["rmse"] for run in ("run", "next"))
+    assert first == pytest.approx(then, rel=1e-6)
+    line = r"run/checkpoints/best-\d+ is for another model: '.*' has shape .* there, .* here"
+    path = re.escape(str(Path.cwd())) + "/"
+    refused(desk, 5, f"({path})?{line}", *QUICK, "weights=run", "model.hidden=[7]")
+
+
+def killed(command, folder, rows):
+    """A process killed as soon as `rows` of its steps are recorded; False if it ended first."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        csv = Path(folder, "steps.csv")
+        while process.poll() is None:
+            if csv.is_file() and csv.read_bytes().count(b"\n") > rows:
+                time.sleep(random.random() * 0.02)
+                process.send_signal(signals.SIGKILL)
+                break
+            time.sleep(0.001)
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode in (0, -signals.SIGKILL), err
+        return process.returncode != 0
+
+
+def command(*words):
+    return [sys.executable, "-m", "lossbench", "train", *words]
+
+
+def kill_and_resume(name, kills, steps=400):
+    words = (*RUNS[name], f"trainer.steps={steps}", "trainer.checkpoint.every=7", "trainer.flush_every=5")
+    flags = words[:2] if words[0].startswith("--") else ()
+    subprocess.run(command(*words, "hydra.run.dir=whole"), check=True, stdout=subprocess.DEVNULL, timeout=300)
+    rng, done = random.Random(name), 0
+    goal = sorted(rng.sample(range(7, steps - 20), kills))
+    went = killed(command(*words, "hydra.run.dir=parts"), "parts", goal[0])
+    for rows in goal[1:]:
+        done += went
+        assert json.loads(Path("parts/status.json").read_text())["status"] == "running"
+        went = killed(command(*flags, "resume=parts"), "parts", rows)
+    done += went
+    subprocess.run(command(*flags, "resume=parts"), check=True, stdout=subprocess.DEVNULL, timeout=300)
+    assert_equal_runs("whole", "parts")
+    return done
+
+
+def test_killed_and_gone_on_with(desk):
+    assert kill_and_resume("plain", 2) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_at_random_moments_and_gone_on_with(desk, name):
+    """Five kills for each of eleven kinds of run: 55."""
+    assert kill_and_resume(name, 5) == 5
