@@ -1,5 +1,12 @@
 """Batches: their order, their sizes, and the same content wherever the inputs are kept."""
 
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +16,7 @@ from torch.utils.data import Dataset
 
 from lossbench.data import Batches, DatasetOptions, Source, Split, SplitShares, gather, prepare
 from lossbench.data.rowwise import Rowwise
-from lossbench.errors import DataError
+from lossbench.errors import DataError, ResourceError
 
 # From Python 3.12 on, a fork beside torch's own threads is warned of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -122,8 +129,8 @@ TENSOR = torch.tensor(POINTS)
 LABELS = np.arange(40) % 2
 
 
-def ready(features):
-    options = DatasetOptions(split={}, standardize=False)
+def ready(features, **more):
+    options = DatasetOptions(split={}, standardize=False, **more)
     return prepare(Source(features, LABELS, "binary"), options, SplitShares(), 0, torch.device("cpu"))
 
 
@@ -157,15 +164,83 @@ def test_an_array_that_stays_in_host_memory_gives_the_same_batches(workers):
 
 
 def drawn(row):
-    return torch.rand(2)
+    """From each of the global streams that an augmentation may draw from."""
+    return torch.tensor([torch.rand(()).item(), np.random.random(), random.random(), row])  # noqa: NPY002
 
 
-def test_loader_processes_draw_anew_each_epoch_and_the_same_in_each_run():
+def inputs(batches):
+    return [batch["input"].tolist() for batch in batches]
+
+
+def streams():
+    return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]  # noqa: NPY002
+
+
+def test_random_reading_depends_on_seed_epoch_and_batch_alone():
     split = ready(Items(drawn)).train
-    first = [batch["input"] for batch in content(split, workers=2, seed=5)]
-    assert [batch["input"] for batch in content(split, workers=2, seed=5)] == first
-    half = len(first) // 2
-    assert sorted(map(str, first[:half])) != sorted(map(str, first[half:]))
+    here, before = Batches(split, batch_size=8, seed=5), streams()
+    first = [[inputs(step) for step in here.epoch(epoch)] for epoch in (0, 1)]
+    assert streams() == before
+    for workers in (1, 2):
+        torch.manual_seed(workers)
+        np.random.seed(workers)  # noqa: NPY002
+        random.seed(workers)
+        batches = Batches(split, batch_size=8, seed=5, workers=workers)
+        assert [[inputs(step) for step in batches.epoch(epoch)] for epoch in (0, 1)] == first
+    values = [number for epoch in first for step in epoch for batch in step for row in batch for number in row[:3]]
+    assert len(set(values)) == len(values)
+    other = Batches(split, batch_size=8, seed=6)
+    assert not set(values) & {number for step in other.epoch(0) for row in step[0]["input"] for number in row.tolist()}
+
+
+def test_an_evaluation_reads_the_same_every_time():
+    split = ready(Items(drawn)).val
+    every = torch.arange(len(split))
+    first = inputs(gather(split, every, 4))
+    torch.manual_seed(9)
+    assert inputs(gather(split, every, 4)) == inputs(gather(split, every, 4, workers=2)) == first
+
+
+@pytest.mark.parametrize("kind", ["tensor", "read"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_steps_that_are_skipped_change_nothing_in_the_others(kind, workers, accumulate):
+    """28 training rows in batches of 4: 7 batches, so 3 steps of 3, 3 and 1 of them."""
+    split = ready(POINTS if kind == "tensor" else Items(drawn)).train
+    batches = Batches(split, batch_size=4, accumulate=accumulate, seed=3, workers=workers)
+    whole = [inputs(step) for step in batches.epoch(2)]
+    for skip in range(batches.steps_per_epoch + 1):
+        assert [inputs(step) for step in batches.epoch(2, skip=skip)] == whole[skip:]
+
+
+def test_what_is_skipped_is_not_read():
+    seen = []
+
+    def make(row):
+        seen.append(row)
+        return torch.zeros(2)
+
+    split = ready(Items(make)).train
+    batches = Batches(split, batch_size=4, accumulate=2)
+    seen.clear()
+    (last,) = batches.epoch(1, skip=3)
+    assert seen == split.rows[batches.order(1)[24:]].tolist()
+    assert [len(batch["index"]) for batch in last] == [4]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("kind", ["tensor", "read"])
+def test_each_step_can_be_had_again(kind, drop_last):
+    split = ready(POINTS if kind == "tensor" else Items(drawn)).train
+    batches = Batches(split, batch_size=8, accumulate=2, seed=3, workers=2, drop_last=drop_last)
+    steps = [step for epoch in range(3) for step in batches.epoch(epoch)]
+    before = streams()
+    for number, step in enumerate(steps, 1):
+        again = batches.at(number)
+        assert inputs(again) == inputs(step)
+        for name in ("index", "target"):
+            assert [batch[name].tolist() for batch in again] == [batch[name].tolist() for batch in step]
+    assert streams() == before
 
 
 def nothing(row):
@@ -206,3 +281,147 @@ def test_an_example_that_cannot_be_used_is_named_in_one_line(make, message, work
 def test_a_first_example_that_cannot_be_used_is_refused_at_once():
     with pytest.raises(DataError, match=r"^example 0 is of type NoneType"):
         ready(Items(nothing))
+
+
+def process():
+    return torch.utils.data.get_worker_info()
+
+
+def killed(row):
+    if process():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return TENSOR[row]
+
+
+def left(row):
+    if process():
+        sys.exit(3)
+    return TENSOR[row]
+
+
+def hanging(row):
+    if process():
+        time.sleep(600)
+    return TENSOR[row]
+
+
+def slow(row):
+    time.sleep(0.03)
+    return TENSOR[row]
+
+
+KILLED = r"^a loader process was killed by signal 9 \(SIGKILL\); probably out of memory: lower dataset\.workers$"
+HANGS = (
+    r"^no batch from the loader processes for 0\.5 s \(dataset\.timeout\); an example's reading hangs, or is slower "
+    r"than that: see what it waits for with dataset\.workers=0, or raise dataset\.timeout$"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (killed, KILLED),
+        (left, r"^a loader process ended by itself with exit code 3; dataset\.workers=0 shows why$"),
+        (hanging, HANGS),
+    ],
+)
+def test_a_loader_process_that_gives_nothing_is_said_and_none_is_left(make, message):
+    data = ready(Items(make), timeout=0.5)
+    row = int(data.train.rows[-1])
+    split = replace(data.train, inputs=Rowwise(Items(make, at=row), data.train.rows.numpy(), (3, 2), 0.5))
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match=message):
+        content(split, workers=2)
+    assert time.monotonic() - started < 10
+    assert multiprocessing.active_children() == []
+
+
+def test_an_epoch_that_is_left_leaves_no_process():
+    batches = Batches(ready(Items(hanging, at=-1)).train, batch_size=2, workers=2)
+    steps = batches.epoch(0)
+    next(steps)
+    assert len(multiprocessing.active_children()) == 2
+    steps.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_an_epoch_that_is_left_while_its_processes_hang_ends_soon(monkeypatch):
+    monkeypatch.setattr("lossbench.data.loader.GRACE", 0.3)
+    split = ready(Items(TENSOR.__getitem__)).train
+    late = int(split.rows[Batches(split, batch_size=1).order(0)[-1]])
+    hung = replace(split, inputs=Rowwise(Items(hanging, at=late), split.rows.numpy(), (3, 2)))
+    steps = Batches(hung, batch_size=1, workers=2).epoch(0)
+    for _ in range(len(split) - 1):
+        next(steps)
+    started = time.monotonic()
+    steps.close()
+    assert time.monotonic() - started < 4
+    assert multiprocessing.active_children() == []
+
+
+def test_reading_that_is_slower_than_a_look_at_the_processes_is_no_fault(monkeypatch):
+    monkeypatch.setattr("lossbench.data.loader.POLL", 0.01)
+    assert content(ready(Items(slow)).val, workers=1) == content(ready(POINTS).val)
+
+
+def test_a_process_that_is_killed_during_a_step_does_not_disturb_the_step():
+    """torch would raise wherever the main process is; the next batch says it in our words."""
+    split = ready(Items(TENSOR.__getitem__)).train
+    steps = Batches(split, batch_size=2, workers=2).epoch(0)
+    next(steps)
+    for child in multiprocessing.active_children():
+        child.kill()
+    for _ in range(50):
+        time.sleep(0.01)
+    with pytest.raises(ResourceError, match=KILLED):
+        list(steps)
+
+
+def test_signals_to_the_whole_group_are_the_main_process_own():
+    split = ready(Items(slow)).train
+    steps = Batches(split, batch_size=2, workers=2).epoch(0)
+    rows = [next(steps)[0]["input"]]
+    for child in multiprocessing.active_children():
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+            os.kill(child.pid, getattr(signal, name))
+    rows += [step[0]["input"] for step in steps]
+    assert len(torch.cat(rows)) == len(split)
+
+
+PROGRAM = """
+import sys, time
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from lossbench.data import Batches, DatasetOptions, Source, SplitShares, prepare
+
+class Items(Dataset):
+    def __len__(self):
+        return 40
+    def __getitem__(self, row):
+        if torch.utils.data.get_worker_info() and row > 20:
+            time.sleep(600)
+        return torch.ones(2)
+
+if __name__ == "__main__":
+    source = Source(Items(), np.arange(40) % 2, "binary")
+    options = DatasetOptions(split={}, timeout=1)
+    train = prepare(source, options, SplitShares(), 0, torch.device("cpu")).train
+    ENDING
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ("list(Batches(train, batch_size=2, workers=2).epoch(0))", "no batch from the loader processes for 1 s"),
+        ("kept = Batches(train.take(torch.arange(28)), batch_size=1, workers=2).epoch(0); next(kept); 1 / 0",
+         "ZeroDivisionError"),
+    ],
+)  # fmt: skip
+def test_a_program_ends_while_loader_processes_hang(tmp_path, ending, said):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM.replace("ENDING", ending))
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert said in done.stderr

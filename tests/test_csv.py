@@ -15,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from lossbench.data import DatasetOptions, SplitShares, Table, prepare
 from lossbench.data.csv import csv
+from lossbench.data.encoding import learn
 from lossbench.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -189,13 +190,14 @@ def test_encoding_is_that_of_scikit_learn(read):
         (OneHotEncoder(), [3, 4]),
         sparse_threshold=0,
     ).fit(raw[train])
-    np.testing.assert_allclose(table.encode(train, standardize=True), reference.transform(raw), atol=1e-6)
+    np.testing.assert_allclose(learn(table, train, True).apply(table), reference.transform(raw), atol=1e-6)
 
 
 def encode(train_rows, *columns, standardize=True):
     names = [str(i) for i in range(len(columns))]
     arrays = [np.array(c, object if any(isinstance(v, str) for v in c) else float) for c in columns]
-    return Table(dict(zip(names, arrays, strict=True))).encode(np.arange(train_rows), standardize).tolist()
+    table = Table(dict(zip(names, arrays, strict=True)))
+    return learn(table, np.arange(train_rows), standardize).apply(table).tolist()
 
 
 def test_a_word_that_training_never_saw_is_no_level():

@@ -151,6 +151,26 @@ def test_labels_become_what_the_losses_take(task, target, kind, dtype):
     np.testing.assert_array_equal(data.train.target, np.asarray(target)[data.train.rows])
 
 
+def test_what_was_fitted_goes_with_the_data():
+    data = ready(Source(POINTS, LABELS, "multiclass", tuple("abc")), timeout=5)
+    assert (data.task, data.input_shape, data.classes) == (Multiclass(3), (2,), ("a", "b", "c"))
+    assert (data.fitted.task, data.fitted.input_shape, data.fitted.classes) == (data.task, (2,), data.classes)
+    everything = data.fitted.inputs(POINTS, torch.device("cpu"))
+    assert torch.equal(everything[data.test.rows], data.test.inputs)
+
+
+def test_the_time_to_wait_for_a_loader_process_goes_with_the_inputs():
+    class Rows(Dataset):
+        def __len__(self):
+            return 200
+
+        def __getitem__(self, row):
+            return torch.ones(2)
+
+    splits = ready(classes(Rows()), timeout=5)
+    assert {split.inputs.timeout for split in (splits.train, splits.val.take(torch.arange(3)))} == {5}
+
+
 def test_classes_without_rows_count():
     assert ready(Source(POINTS, LABELS, "multiclass", tuple("abcd"))).task == Multiclass(4)
 

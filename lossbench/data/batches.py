@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from lossbench.data.prepare import Split
-from lossbench.data.rowwise import Rowwise
-from lossbench.errors import DataError
+from lossbench.data.loader import read_batches
+from lossbench.data.split import Split
 from lossbench.seeds import derive
 from lossbench.tasks import Batch
 
@@ -57,27 +54,36 @@ class Batches:
         generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
         return torch.randperm(len(self.split), generator=generator)
 
-    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
-        """One list of micro-batches per optimizer step."""
-        order = self.order(epoch)[: self.batches_per_epoch * self.batch_size]
-        step: list[Batch] = []
-        seed = derive(self.seed, "workers", epoch)
-        for batch in gather(self.split, order, self.batch_size, self.workers, seed):
-            step.append(batch)
-            if len(step) == self.accumulate:
-                yield step
-                step = []
-        if step:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
+        """One list of micro-batches per optimizer step, without the first `skip` steps, which are not read."""
+        return self._steps(epoch, skip, self.steps_per_epoch, self.workers)
+
+    def at(self, step: int) -> list[Batch]:
+        """The micro-batches of an optimizer step (from 1, over the whole run), as the training had them."""
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        return next(self._steps(epoch, place, place + 1, workers=0))
+
+    def _steps(self, epoch: int, start: int, stop: int, workers: int) -> Iterator[list[Batch]]:
+        first, last = start * self.accumulate, min(stop * self.accumulate, self.batches_per_epoch)
+        order = self.order(epoch)[first * self.batch_size : last * self.batch_size]
+        batches = gather(
+            self.split, order, self.batch_size, workers, seed=derive(self.seed, "read", epoch), first=first
+        )
+        while step := list(islice(batches, self.accumulate)):
             yield step
 
 
-def gather(split: Split, order: Tensor, batch_size: int, workers: int = 0, seed: int = 0) -> Iterator[Batch]:
+def gather(
+    split: Split, order: Tensor, batch_size: int, workers: int = 0, *, seed: int = 0, first: int = 0
+) -> Iterator[Batch]:
     """The examples of `order` in batches: `input`, `target`, `index` (place in the split), `weight` if any.
 
-    `seed` is that of loader processes, for a data set that draws random numbers.
+    A map-style data set that draws random numbers draws them for batch i from a seed of its own, which `seed` and
+    `first` + i decide.
 
     Raises:
         DataError: an example that cannot be read.
+        ResourceError: a loader process that was killed or hangs.
     """
     if len(order) == 0:
         return
@@ -86,30 +92,11 @@ def gather(split: Split, order: Tensor, batch_size: int, workers: int = 0, seed:
     if isinstance(split.inputs, Tensor):
         inputs = (split.inputs[index] for index in indices)
     else:
-        inputs = _read(split.inputs, torch.split(order, batch_size), split.target.device, workers, seed)
+        places = enumerate(torch.split(order, batch_size), first)
+        requests = [(derive(seed, "batch", i), place.tolist()) for i, place in places]
+        inputs = read_batches(split.inputs, requests, split.target.device, workers)
     for index, batch_input in zip(indices, inputs, strict=True):
         batch = {"input": batch_input, "target": split.target[index], "index": index}
         if split.weight is not None:
             batch["weight"] = split.weight[index]
         yield batch
-
-
-def _read(rows: Rowwise, places: Sequence[Tensor], device: torch.device, workers: int, seed: int) -> Iterator[Tensor]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
-        loader = DataLoader(
-            rows,
-            batch_sampler=[place.tolist() for place in places],
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator().manual_seed(seed),  # else it draws from the stream that dropout uses
-        )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch.to(device, non_blocking=True)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

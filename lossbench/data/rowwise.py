@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,20 @@ from torch.utils.data import Dataset
 
 from lossbench.errors import DataError
 
+TIMEOUT = 300.0
+
+Request = tuple[int, list[int]]  # a batch: its seed, and its places in the split
+
 
 class Rowwise(Dataset[Tensor]):
-    """Some rows of a map-style data set, or of an array in host memory; all items have one shape."""
+    """Some rows of a map-style data set, or of an array in host memory; all items have one shape.
 
-    def __init__(self, items: Any, rows: NDArray[np.intp], shape: tuple[int, ...]) -> None:
-        self.items, self.rows, self.shape = items, rows, shape
+    Args:
+        timeout: seconds to wait for a loader process that reads them.
+    """
+
+    def __init__(self, items: Any, rows: NDArray[np.intp], shape: tuple[int, ...], timeout: float = TIMEOUT) -> None:
+        self.items, self.rows, self.shape, self.timeout = items, rows, shape, timeout
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -25,13 +36,18 @@ class Rowwise(Dataset[Tensor]):
     def __getitem__(self, place: int) -> Tensor:
         return self.read([place])[0]
 
-    def __getitems__(self, places: list[int]) -> Tensor | DataError:
+    def __getitems__(self, request: Request) -> Tensor | DataError:
         """A whole batch, as a DataLoader asks for it, or what is wrong with it.
 
-        An error is returned, not raised: raised in a loader process, it would arrive as a page of traceback.
+        A data set that draws random numbers draws the same ones for the same seed, in whatever process. An error is
+        returned, not raised: raised in a loader process, it would arrive as a page of traceback.
         """
+        seed, places = request
         try:
-            return self.read(places)
+            if isinstance(self.items, np.ndarray):
+                return self.read(places)
+            with seeded(seed):
+                return self.read(places)
         except DataError as error:
             return error
 
@@ -52,7 +68,22 @@ class Rowwise(Dataset[Tensor]):
 
     def take(self, places: NDArray[np.intp]) -> Rowwise:
         """Some of its rows, by their place."""
-        return Rowwise(self.items, self.rows[places], self.shape)
+        return Rowwise(self.items, self.rows[places], self.shape, self.timeout)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random streams of torch (on the CPU), NumPy and Python from a seed, and put back afterwards."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` seeds CUDA's streams too
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
 
 
 def example(items: Any, row: int) -> Tensor:

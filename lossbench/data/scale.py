@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from lossbench.data import strict
 from lossbench.errors import DataError
 
 Floats = NDArray[np.floating]
@@ -25,15 +29,42 @@ def moments(values: Floats, axes: tuple[int, ...] = (0,)) -> tuple[Floats, Float
     return mean, np.where(std > ROUNDING * np.abs(mean), std, 0.0)
 
 
-def standardized(values: Floats, train: NDArray[np.intp], axes: tuple[int, ...] = (0,)) -> Floats:
+@dataclass(frozen=True)
+class Scale:
     """Zero mean and unit variance over the training rows.
 
-    What never varies there becomes 0 in every row: no weight learns from it, so none may act on it later.
+    What never varies there (a deviation of 0) becomes 0 in every row: no weight learns from it, so none may act on it
+    later.
     """
-    mean, std = moments(values[train], axes)
-    scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    with np.errstate(over="ignore", invalid="ignore"):  # `narrow` says where
-        return (values - mean.astype(values.dtype)) * scale.astype(values.dtype)
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def learn(cls, values: Floats, axes: tuple[int, ...] = (0,)) -> Scale:
+        """The moments of training rows (N, ...), reduced over `axes`."""
+        mean, std = moments(values, axes)
+        return cls(tuple(mean.ravel().tolist()), tuple(std.ravel().tolist()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, saved: Any, place: str) -> Scale:
+        found = cls(
+            **strict.read(saved, place, mean=strict.list_of(strict.number), std=strict.list_of(strict.deviation))
+        )
+        if len(found.mean) != len(found.std):
+            raise strict.damaged(place, "has a mean and a std of different lengths")
+        return found
+
+    def apply(self, values: Floats, shape: tuple[int, ...]) -> Floats:
+        """Values (N, ...) scaled by moments of a shape that they broadcast with."""
+        mean, std = np.array(self.mean).reshape(shape), np.array(self.std).reshape(shape)
+        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+        with np.errstate(over="ignore", invalid="ignore"):  # `narrow` says where
+            scaled: Floats = (values - mean.astype(values.dtype)) * scale.astype(values.dtype)
+        return scaled
 
 
 def narrow(values: Floats) -> NDArray[np.float32]:

@@ -1,0 +1,141 @@
+"""What the training rows taught, as plain JSON: other data become inputs by it, without the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lossbench.data import encoding as encodings
+from lossbench.data import strict
+from lossbench.data.encoding import Encoding
+from lossbench.data.rowwise import TIMEOUT, Rowwise
+from lossbench.data.source import Source
+from lossbench.data.split import Ready, Split
+from lossbench.data.target import as_task, by_name, check_target, example_weights
+from lossbench.errors import CheckpointError, ConfigError
+from lossbench.tasks import TASKS, Multiclass, Regression, Task
+
+FORMAT = 1
+PLACE = "its preprocessing"
+
+_PARAMETERS: dict[str, dict[str, strict.Kind]] = {
+    "regression": {"mean": strict.number, "std": strict.positive},
+    "binary": {},
+    "multiclass": {"classes": strict.count},
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the training rows taught: how features become inputs, and what the outputs mean.
+
+    Attributes:
+        classes: the classes' names in the order of their ids; none where the data set did not name them.
+    """
+
+    task: Task
+    input_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    encoding: Encoding
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads: numbers, text, lists and objects only."""
+        return {
+            "format": FORMAT,
+            "task": {"name": self.task.name, **asdict(self.task)},  # type: ignore[call-overload]
+            "input_shape": list(self.input_shape),
+            "classes": list(self.classes),
+            "encoding": self.encoding.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Fitted:
+        """What `to_json` gave.
+
+        Raises:
+            CheckpointError: another format, a wrong or missing key, or values that do not go together.
+        """
+        version = saved.get("format") if isinstance(saved, Mapping) else None
+        if isinstance(version, int) and version != FORMAT:
+            raise CheckpointError(
+                f"the checkpoint's preprocessing has format {version}, and this lossbench reads format {FORMAT}; "
+                "use the version of lossbench that wrote it"
+            )
+        found = strict.read(
+            saved,
+            PLACE,
+            format=strict.count,
+            task=_read_task,
+            input_shape=strict.list_of(strict.count),
+            classes=strict.list_of(strict.text),
+            encoding=encodings.from_json,
+        )
+        del found["format"]
+        fitted = cls(**found)
+        if fitted.encoding.input_shape != fitted.input_shape:
+            raise strict.damaged(
+                PLACE, f"gives inputs of shape {fitted.encoding.input_shape}, not {fitted.input_shape}"
+            )
+        if len(fitted.classes) not in (0, _class_count(fitted.task)):
+            raise strict.damaged(PLACE, f"names {len(fitted.classes)} classes for task {fitted.task.name}")
+        return fitted
+
+    def split(
+        self, source: Source, device: torch.device, *, weight: str | None = None, timeout: float = TIMEOUT
+    ) -> Split:
+        """Every row of other data, as the model and its losses take them.
+
+        Classes are those of the training, by name where both have names. `weight` names a column of example weights;
+        `timeout` is how many seconds to wait for a loader process.
+
+        Raises:
+            ConfigError: data for another task, or of another kind.
+            DataError: features that cannot be encoded, or a class that the training did not have.
+        """
+        if source.task != self.task.name:
+            raise ConfigError(
+                f"the model was trained for task {self.task.name}, and these data are for task {source.task}; "
+                f"dataset.task={self.task.name} states the task of a CSV file"
+            )
+        features, weights = (source.features, None) if weight is None else example_weights(source.features, weight)
+        check_target(source)
+        target = source.target
+        if not isinstance(self.task, Regression):
+            target = by_name(target, source.classes, self.classes, _class_count(self.task))
+        inputs = self.encoding.apply(features)
+        ready = Ready(inputs, as_task(target, self.task), weights, self.input_shape, timeout)
+        return ready.splits(device, np.arange(len(target)))[0]
+
+    def inputs(self, features: Any, device: torch.device) -> Tensor:
+        """The model's inputs (N, *input_shape) for features of any rows.
+
+        Raises:
+            ConfigError, DataError: as `Encoding.apply`.
+        """
+        encoded = self.encoding.apply(features)
+        if isinstance(encoded, Dataset):
+            rows = np.arange(len(encoded))  # type: ignore[arg-type]
+            return Rowwise(encoded, rows, self.input_shape).read(rows.tolist()).to(device)
+        return torch.from_numpy(encoded).to(device)
+
+
+def _class_count(task: Task) -> int:
+    """How many classes there are; 0 for numbers."""
+    if isinstance(task, Multiclass):
+        return task.classes
+    return 0 if isinstance(task, Regression) else 2
+
+
+def _read_task(saved: Any, place: str) -> Task:
+    name = saved.get("name") if isinstance(saved, Mapping) else None
+    kinds = _PARAMETERS.get(name) if isinstance(name, str) else None
+    if kinds is None:
+        raise strict.damaged(place, f"has no name out of {', '.join(_PARAMETERS)}")
+    found = strict.read(saved, place, name=strict.text, **kinds)
+    return TASKS[found.pop("name")](**found)
