@@ -1,0 +1,138 @@
+"""Files of inputs without targets, read as a trained model's encoding needs them."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+import zlib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossbench.data.cells import Column, as_numbers, quoted, read_cells, refuse_huge
+from lossbench.data.encoding import check_array
+from lossbench.data.fitted import Fitted
+from lossbench.data.table import Table
+from lossbench.data.table_encoding import TableEncoding
+from lossbench.errors import ConfigError, DataError, first_line
+
+TABLES, ARRAYS = (".csv", ".tsv", ".parquet"), (".npy", ".npz")
+NAMES = ("input", "inputs")  # of the array to take from an .npz file that holds several
+NUMBERS_THERE = "and the model was trained on numbers there"
+
+
+def read_inputs(
+    path: Path, fitted: Fitted, delimiter: str = "auto", encoding: str = "utf-8-sig"
+) -> Table | NDArray[Any]:
+    """The features in a file, for `fitted.inputs`.
+
+    Tables come from .csv, .tsv and .parquet: the columns that the encoding needs, as it needs them; others, such as
+    the target, are ignored. Arrays come from .npy and .npz, as the data set gave them, before any scaling.
+
+    Raises:
+        ConfigError: a file of the wrong kind, an unknown delimiter or text encoding, or no pyarrow for .parquet.
+        DataError: no such file, one that is empty or damaged, a column too few, text among numbers, a wrong shape.
+    """
+    kind, needs = path.suffix.lower(), fitted.encoding
+    wanted, what = (TABLES, "a table of named columns") if isinstance(needs, TableEncoding) else (ARRAYS, "arrays")
+    if kind not in wanted:
+        raise ConfigError(f"the model was trained on {what}: the input must be a file {_either(wanted)}, got '{path}'")
+    if not path.is_file():
+        raise DataError(f"there is no file '{path}'")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty")
+    features: Table | NDArray[Any]
+    if not isinstance(needs, TableEncoding):
+        features = _array(path)
+        check_array(features, fitted.input_shape)
+    elif kind == ".parquet":
+        features = _parquet(path, needs.columns)
+    else:
+        features = _csv(path, needs.columns, "tab" if (kind, delimiter) == (".tsv", "auto") else delimiter, encoding)
+    if len(features) == 0:
+        raise DataError(f"{path} holds 0 examples")
+    return features
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _csv(path: Path, needs: dict[str, str], delimiter: str, encoding: str) -> Table:
+    texts, lines, _ = read_cells(path, delimiter, encoding, keys="--")
+    _refuse_lacking(path, texts, needs)
+    columns = {}
+    for name, kind in needs.items():
+        column = texts.columns[name]
+        if kind == "numbers":
+            column, odd = as_numbers(column)
+            if odd:
+                cell = quoted(texts.columns[name][odd[0]])
+                raise DataError(f"{path}, line {lines[odd[0]]}: column '{name}' is {cell}, {NUMBERS_THERE}")
+            refuse_huge(f"{path}: column '{name}'", column, lines)
+        columns[name] = column
+    return Table(columns)
+
+
+def _parquet(path: Path, needs: dict[str, str]) -> Table:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError("reading .parquet files needs pyarrow: pip install pyarrow") from error
+    try:
+        names = parquet.read_schema(path).names
+        _refuse_lacking(path, Table({name: np.empty(0) for name in names}), needs)
+        read = parquet.read_table(path, columns=list(needs))
+        cells = {name: read.column(name).to_pylist() for name in needs}
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+    return Table({name: _typed(path, name, kind, cells[name]) for name, kind in needs.items()})
+
+
+def _typed(path: Path, name: str, kind: str, cells: list[Any]) -> Column:
+    """A column of Python values, None where missing, as numbers or as text."""
+    if kind == "text":
+        return np.array([None if cell is None or cell != cell else str(cell) for cell in cells], dtype=object)
+    for i, cell in enumerate(cells):
+        if not isinstance(cell, (int, float, Decimal, type(None))):
+            raise DataError(f"{path}: column '{name}' of example {i} is {quoted(str(cell))}, {NUMBERS_THERE}")
+    return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
+
+
+def _refuse_lacking(path: Path, table: Table, needs: dict[str, str]) -> None:
+    for name in needs:
+        if name not in table.columns:
+            raise DataError(f"{path} has {table.lacks(name)}")
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        with path.open("rb") as file:  # given a path, NumPy leaves a damaged .npz file open
+            found = np.load(file, allow_pickle=False)
+            array = found if isinstance(found, np.ndarray) else _chosen(path, found)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{path} is no file of np.save, or it holds Python objects, which can run code and are never loaded; "
+                "save an array of numbers"
+            ) from error
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{path} must hold numbers, got {array.dtype}")
+    return array
+
+
+def _chosen(path: Path, arrays: Any) -> NDArray[Any]:
+    """The one array of an .npz file, or the one that is named for it."""
+    with arrays:
+        names = list(arrays.files)
+        named = names if len(names) == 1 else [name for name in names if name in NAMES]
+        if len(named) != 1:
+            raise DataError(
+                f"{path} must hold one array, or one named {' or '.join(NAMES)}; it has {', '.join(names) or 'none'}"
+            )
+        array: NDArray[Any] = arrays[named[0]]
+    return array
