@@ -332,7 +332,7 @@ def test_a_loader_process_that_gives_nothing_is_said_and_none_is_left(make, mess
     started = time.monotonic()
     with pytest.raises(ResourceError, match=message):
         content(split, workers=2)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 4.5  # torch alone would wait 5 s for each
     assert multiprocessing.active_children() == []
 
 

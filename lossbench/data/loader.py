@@ -59,9 +59,6 @@ def _from_processes(loader: DataLoader[Any], workers: int, timeout: float) -> It
     try:
         while (batch := _wait(batches, processes, timeout)) is not None:
             yield batch
-    except ResourceError:
-        kill()
-        raise
     finally:
         late = Timer(GRACE, kill)
         if any(process.is_alive() for process in processes):  # no thread can start while the interpreter shuts down
@@ -94,17 +91,17 @@ def _wait(batches: Iterator[Any], processes: Sequence[BaseProcess], timeout: flo
         try:
             return next(batches, None)
         except RuntimeError as error:
-            codes = [p.exitcode for p in processes if p.exitcode is not None]
-            if not codes and "timed out" not in str(error):
+            codes = [process.exitcode for process in processes if process.exitcode is not None]
+            if codes:
+                raise ResourceError(_death(codes[0])) from error
+            if "timed out" not in str(error):
                 raise
-        # Outside of the `except`, so that no traceback keeps torch's iterator alive.
-        if codes:
-            raise ResourceError(_death(codes[0]))
-        if time.monotonic() - started >= timeout:
-            raise ResourceError(
-                f"no batch from the loader processes for {timeout:g} s (dataset.timeout); an example's reading hangs, "
-                "or is slower than that: see what it waits for with dataset.workers=0, or raise dataset.timeout"
-            )
+            if time.monotonic() - started >= timeout:
+                raise ResourceError(
+                    f"no batch from the loader processes for {timeout:g} s (dataset.timeout); an example's reading "
+                    "hangs, or is slower than that: see what it waits for with dataset.workers=0, or raise "
+                    "dataset.timeout"
+                ) from error
 
 
 def _death(code: int) -> str:
