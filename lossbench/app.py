@@ -117,10 +117,10 @@ def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
         with stop.listening():
             summary = execute(run, path, overrides, resume=resume, stopped=stop.asked)
     except KeyboardInterrupt:
-        say(f"left at once; {_way_back(shown)}")
+        say(f"left at once; what was recorded is in {shown}{_way_back(path, shown)}")
         raise
     if summary["status"] == "interrupted":
-        say(f"stopped after step {summary['steps']}, and saved; {_way_back(shown)}")
+        say(f"stopped after step {summary['steps']}, and saved{_way_back(path, shown)}")
         stop.leave()
     show_summary(summary, shown, board)
     if summary["status"] == "diverged":
@@ -128,8 +128,11 @@ def _single(path: Path, overrides: list[str]) -> dict[str, Any]:
     return summary
 
 
-def _way_back(shown: str) -> str:
-    return "go on with: " + shlex.join(["lossbench", "train", *_flags, f"resume={shown}"])
+def _way_back(path: Path, shown: str) -> str:
+    """The command that goes on with the run, if it can be gone on with."""
+    if not (path / "checkpoints" / "last").exists():
+        return ""
+    return "; go on with: " + shlex.join(["lossbench", "train", *_flags, f"resume={shown}"])
 
 
 def _as_typed(overrides: Any) -> list[str]:

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lossbench.config import Call, Config, by_class, fitting_loss
 from lossbench.console import say
 from lossbench.data import Batches, Data, Source, Split, prepare
-from lossbench.device import pick_device, pick_precision, set_determinism
+from lossbench.device import environment, pick_device, pick_precision, promise, set_determinism
 from lossbench.engine import (
     Best,
     Clip,
@@ -139,8 +139,10 @@ def build(config: Config) -> Run:
     notes = data.notes
     if precision == "fp16" and device.type == "cpu":
         notes = (*notes, "fp16 on the CPU works, and is slow: bf16 or fp32 are faster here")
+    if options.deterministic:
+        notes = (*notes, promise(environment(options.device, options.precision)))
     random.seed(derive(seed, "python"))  # what a user's own code draws; torch is seeded at each step
-    np.random.seed(derive(seed, "numpy") % 2**32)
+    np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
     return Run(config, data, _sample(data.train), player, batches, length, best, device, precision, notes)
 
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 
 from lossbench import __version__
+from lossbench.commands.usage import USAGES, parse
 from lossbench.errors import ConfigError, LossbenchError, did_you_mean, refuse_memory
 
 USAGE = """\
 lossbench: which loss, optimizer or schedule is better, by how much, and is the difference real.
 
   lossbench train [KEY=VALUE ...]     train one combination; with -m, a sweep over many (--help for more)
+  lossbench check [KEY=VALUE ...]     all that can be known without training
+  lossbench evaluate PATH             the metrics of a trained model, on its run's data or on others
+  lossbench predict PATH              what a trained model says of new rows: --input FILE --output FILE
+  lossbench export PATH               a trained model as a file of its own: torch.export or ONNX
+  lossbench repair PATH               a run's TensorBoard file, made again from its CSV files
   lossbench list [WHAT]               losses, datasets, models, optims, schedulers or experiments
   lossbench show GROUP=NAME           the card of one option, such as loss=focal
   lossbench completion bash|zsh|fish  a script that completes commands and options: eval "$(lossbench completion bash)"
@@ -24,6 +32,7 @@ Examples:
   lossbench train -m loss=cross_entropy,focal,label_smoothing 'seed=range(0,3)'
   tensorboard --logdir outputs
 
+PATH is a run's directory, such as outputs/DATE/TIME-NAME. train, check and the commands on a PATH have a --help.
 Any command takes --debug, which shows the traceback of an error.
 """
 
@@ -55,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(words: list[str]) -> None:
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
+        **{name: partial(_other, name) for name in USAGES},
         "list": _list,
         "show": _show,
         "completion": _completion,
@@ -83,6 +93,13 @@ def _train(words: list[str]) -> None:
     from lossbench.app import train
 
     train(words)
+
+
+def _other(name: str, words: list[str]) -> None:
+    """A command of `lossbench.commands`; its words are read, and its --help printed, before torch is imported."""
+    asked = parse(name, words)
+    if asked is not None:
+        import_module(f"lossbench.commands.{name}").run(asked)
 
 
 def _list(words: list[str]) -> None:

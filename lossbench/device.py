@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from lossbench.engine.precision import PrecisionName
-from lossbench.errors import ResourceError
+from lossbench.errors import ResourceError, plural
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,3 +64,12 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def promise(here: Mapping[str, Any]) -> str:
+    """What `trainer.deterministic=true` promises, and what it depends on; `here` is the `environment`."""
+    return (
+        "deterministic: the same config gives the same bits, stopped and resumed at any step or not, with "
+        f"torch {here['torch']}, {plural(here['threads'], 'thread')} and {here['precision']} on {here['device']}; "
+        "not with another version, thread count or device"
+    )

@@ -66,10 +66,15 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def is_memory(error: BaseException) -> bool:
+    """Whether an error is about memory, the device's or the host's."""
+    short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return short or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
 def refuse_memory(error: BaseException) -> None:
     """Raise a ResourceError in place of an error that is about memory; others pass."""
-    short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if short or "can't allocate memory" in str(error) or "not enough memory" in str(error):
+    if is_memory(error):
         raise ResourceError(
             "out of memory; try a smaller trainer.batch_size (with trainer.accumulate for the same step) or model"
         ) from error

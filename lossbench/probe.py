@@ -30,6 +30,7 @@ def probe(config: Config, model: nn.Module, objective: Objective, data: Data, ca
     model.eval()
     with torch.random.fork_rng(devices=cuda):
         output = _output(config, model, data, batch, cast)
+        _check_scale(config, data, output)
         terms = _terms(config, objective, data, batch, output)
         _check_moves(config, reduce(terms, objective.reduction), modules)
     model.train()
@@ -54,6 +55,24 @@ def _output(config: Config, model: nn.Module, data: Data, batch: Batch, cast: Ca
             f"dataset '{config.dataset.name}' needs ({n}, {data.task.outputs})"
         )
     return output
+
+
+def _check_scale(config: Config, data: Data, output: Tensor) -> None:
+    """Refuse probabilities where logits are wanted, and torch's losses on log-probabilities where there are logits."""
+    if data.task.name != "multiclass" or not output.isfinite().all():
+        return
+    loss, model, output = config.losses[0], config.model.name, output.float()
+    is_log = loss.target in (nn.NLLLoss, nn.functional.nll_loss, nn.KLDivLoss, nn.functional.kl_div)
+    ones = torch.ones(len(output), device=output.device)
+    if bool((output >= 0).all()) and torch.allclose(output.sum(1), ones, atol=1e-3):
+        raise ConfigError(
+            f"model '{model}' ends in a softmax (its outputs are probabilities), and loss '{loss.name}' takes "
+            f"{'log-probabilities' if is_log else 'logits'}: take the softmax out"
+        )
+    if is_log and not torch.allclose(output.logsumexp(1).exp(), ones, atol=1e-3):
+        raise ConfigError(
+            f"loss '{loss.name}' takes log-probabilities, and model '{model}' gives logits; loss=cross_entropy takes them"
+        )
 
 
 def _terms(config: Config, objective: Objective, data: Data, batch: Batch, output: Tensor) -> list[Term]:

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     "trainer.rollback_factor",
     "trainer.min_scale",
     "trainer.device",
+    "trainer.precision",  # what it comes to is compared by itself
     "trainer.deterministic",
     "trainer.compile",
 )

@@ -19,7 +19,7 @@ from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine import Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
-from lossbench.errors import Diverged, LossbenchError, first_line
+from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
@@ -108,6 +108,8 @@ def execute(
         status, ended = "failed", {"error": first_line(error)}
         with suppress(OSError):
             directory.log(traceback.format_exc())
+        if is_memory(error):
+            raise ResourceError(_smaller(run)) from error
         raise
     finally:
         with suppress(OSError):
@@ -135,6 +137,16 @@ def _checkpoints(run: Run, path: Path, recorder: DeviceRecorder) -> Checkpoints:
         minutes=options.minutes,
         keep=options.keep,
     )
+
+
+def _smaller(run: Run) -> str:
+    """What to try where the memory did not suffice."""
+    size, accumulate = run.batches.batch_size, run.batches.accumulate
+    shape = tuple(run.data.input_shape)
+    if size == 1:
+        return f"out of memory with one input of shape {shape} at a time; try a smaller model or trainer.precision=bf16"
+    halves = f"trainer.batch_size={size // 2} trainer.accumulate={2 * accumulate}"
+    return f"out of memory with {size} inputs of shape {shape} at a time; try {halves}, or a smaller model"
 
 
 def _board(run: Run, path: Path, resume: int | None) -> TensorBoard:

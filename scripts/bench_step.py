@@ -1,6 +1,6 @@
 """Cost of a training step: lossbench with everything on, against a tutorial loop and a bare loop, in one process.
 
-    python scripts/bench_step.py [--rounds 9] [--steps 1000] [--threads 1] [--device cpu]
+    python scripts/bench_step.py [--rounds 9] [--steps 1000] [--threads 1] [--device cpu] [--memory] [--checkpoints]
 
 Digits, MLP 64-128-10, batch 64, AdamW, gradient clipping. Every loop gets the same work in turn, round after round, so
 that a machine that slows down slows them all; quote the median of the ratios. Also measures whether memory grows.
@@ -24,11 +24,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lossbench.build import Run, build
 from lossbench.compose import compose
-from lossbench.engine import train
+from lossbench.engine import Checkpoints, train
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.tensorboard import TensorBoard
-from lossbench.run import hparams
+from lossbench.run import execute, hparams
 
 BATCH, CLIP = 64, 1.0
 
@@ -105,6 +105,31 @@ def microseconds(loop: Callable[[Run, int, Path], None], steps: int, device: str
         return (time.perf_counter() - start) / steps * 1e6
 
 
+def checkpoints(rounds: int, device: str) -> None:
+    """A whole digits run, 30 epochs, from the built run to its summary: with checkpoints, in ratio to one without."""
+    kinds = {
+        "none": ("null", False),
+        "auto (the default)": ("auto", True),
+        "every epoch": ("epoch", True),
+    }
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    save = Checkpoints.save
+    for round_ in range(rounds + 1):
+        for kind, (every, saves) in kinds.items():
+            Checkpoints.save = save if saves else lambda *_: None  # type: ignore[method-assign]
+            run = build(compose(f"trainer.device={device}", f"trainer.checkpoint.every={every}"))
+            with tempfile.TemporaryDirectory() as folder:
+                gc.collect()
+                start = time.perf_counter()
+                execute(run, Path(folder) / "run", [], brief=True)
+                if round_:
+                    times[kind].append(time.perf_counter() - start)
+    Checkpoints.save = save  # type: ignore[method-assign]
+    for kind, values in times.items():
+        ratios = sorted(a / b for a, b in zip(values, times["none"], strict=True))
+        print(f"checkpoints {kind}: {statistics.median(values):.3f} s, ratio {statistics.median(ratios):.3f}")
+
+
 def resident() -> float:
     """This process's memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -141,6 +166,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true", help="also train 100,000 steps and watch the memory")
+    parser.add_argument("--checkpoints", action="store_true", help="also time a whole run with and without them")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     loops: dict[str, tuple[Callable[[Run, int, Path], None], tuple[str, ...]]] = {
@@ -168,6 +194,8 @@ def main() -> None:
             f"{name} / {base}: median {statistics.median(ratios):.3f} "
             f"(min {ratios[0]:.3f}, max {ratios[-1]:.3f}; wanted at most {limit})"
         )
+    if options.checkpoints:
+        checkpoints(options.rounds, options.device)
     if options.memory:
         memory(options.device)
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal as signals
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import Process
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from lossbench import stopping
@@ -351,38 +353,33 @@ def test_weights_start_a_new_run(desk):
     refused(desk, 5, f"({path})?{line}", *QUICK, "weights=run", "model.hidden=[7]")
 
 
-def killed(command, folder, rows):
-    """A process killed as soon as `rows` of its steps are recorded; False if it ended first."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        csv = Path(folder, "steps.csv")
-        while process.poll() is None:
-            if csv.is_file() and csv.read_bytes().count(b"\n") > rows:
-                time.sleep(random.random() * 0.02)
-                process.send_signal(signals.SIGKILL)
-                break
-            time.sleep(0.001)
-        err = process.communicate(timeout=60)[1]
-        assert process.returncode in (0, -signals.SIGKILL), err
-        return process.returncode != 0
+def recorded(folder):
+    """How many steps are in the file."""
+    csv = Path(folder, "steps.csv")
+    return csv.read_bytes().count(b"\n") - 1 if csv.is_file() else 0
 
 
-def command(*words):
-    return [sys.executable, "-m", "lossbench", "train", *words]
+def killed(words, folder, rows):
+    """A process killed as soon as so many steps are recorded; False if it ended first."""
+    process = Process("train", *words)
+    if process.until(lambda: recorded(folder) >= rows):
+        time.sleep(random.random() * 0.02)
+        process.send(signals.SIGKILL)
+    code = process.wait()
+    assert code in (0, -signals.SIGKILL), process.err.read_text()
+    return code != 0
 
 
 def kill_and_resume(name, kills, steps=400):
     words = (*RUNS[name], f"trainer.steps={steps}", "trainer.checkpoint.every=7", "trainer.flush_every=5")
     flags = words[:2] if words[0].startswith("--") else ()
-    subprocess.run(command(*words, "hydra.run.dir=whole"), check=True, stdout=subprocess.DEVNULL, timeout=300)
-    rng, done = random.Random(name), 0
-    goal = sorted(rng.sample(range(7, steps - 20), kills))
-    went = killed(command(*words, "hydra.run.dir=parts"), "parts", goal[0])
-    for rows in goal[1:]:
-        done += went
+    assert Process("train", *words, "hydra.run.dir=whole").wait() == 0
+    goals = sorted(random.Random(name).sample(range(7, steps - 20), kills))
+    done = 0
+    for rows in goals:
+        done += killed((*flags, "resume=parts") if done else (*words, "hydra.run.dir=parts"), "parts", rows)
         assert json.loads(Path("parts/status.json").read_text())["status"] == "running"
-        went = killed(command(*flags, "resume=parts"), "parts", rows)
-    done += went
-    subprocess.run(command(*flags, "resume=parts"), check=True, stdout=subprocess.DEVNULL, timeout=300)
+    assert Process("train", *flags, "resume=parts").wait() == 0
     assert_equal_runs("whole", "parts")
     return done
 
@@ -396,3 +393,67 @@ def test_killed_and_gone_on_with(desk):
 def test_killed_at_random_moments_and_gone_on_with(desk, name):
     """Five kills for each of eleven kinds of run: 55."""
     assert kill_and_resume(name, 5) == 5
+
+
+def test_the_command_itself_killed_and_gone_on_with(desk):
+    """As above, with nothing but what a user types: a fresh interpreter each time."""
+    words = (*RUNS["plain"], "trainer.steps=3000", "trainer.checkpoint.every=500")
+    command = [sys.executable, "-m", "lossbench", "train"]
+    subprocess.run([*command, *words, "hydra.run.dir=whole"], check=True, stdout=subprocess.DEVNULL, timeout=120)
+    with subprocess.Popen([*command, *words, "hydra.run.dir=parts"], stdout=subprocess.DEVNULL) as process:
+        while recorded("parts") < 700 and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signals.SIGKILL
+    subprocess.run([*command, "resume=parts"], check=True, stdout=subprocess.DEVNULL, timeout=120)
+    assert_equal_runs("whole", "parts")
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR2", 143)])
+@pytest.mark.parametrize("name", ["plain", "workers"])
+def test_a_signal_saves_and_the_printed_command_goes_on(desk, name, signal, code):
+    words = (
+        *RUNS[name],
+        "trainer.steps=2000" if name == "plain" else "trainer.steps=70",
+        "trainer.checkpoint.every=null",
+    )
+    process = Process("train", *words, "hydra.run.dir=parts", "trainer.flush_every=5")
+    assert process.until(lambda: recorded("parts") > 10)
+    os.killpg(process.pid, getattr(signals, signal))  # as a terminal or a batch system does: to every process
+    assert process.wait() == code
+    assert process.err.read_text() == ""
+    assert json.loads(Path("parts/status.json").read_text())["status"] == "interrupted"
+    step, way = re.search(
+        r"stopped after step (\d+), and saved; go on with: lossbench (.*)", process.out.read_text()
+    ).groups()
+    assert os.readlink("parts/checkpoints/last") == f"step-{int(step):08d}"
+    assert recorded("parts") == int(step)
+    assert Process(*shlex.split(way)).wait() == 0
+    assert Process("train", *words, "hydra.run.dir=whole").wait() == 0
+    assert_equal_runs("whole", "parts")
+
+
+def test_a_second_signal_leaves_at_once(desk):
+    """The step never ends: only the second signal gets out, with what the last checkpoint has."""
+    Path("slow.py").write_text(
+        "import time\ncalls = 0\n"
+        "def slow(pred, target):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls > 60: open('stuck', 'w').close(); time.sleep(1000)\n"
+        "    return (pred - target).square()\n"
+    )
+    Path("mine/loss").mkdir(parents=True)
+    Path("mine/loss/slow.yaml").write_text("_target_: slow.slow\n")
+    words = ("--config-dir", "mine", "dataset=diabetes", "loss=slow", "trainer.checkpoint.every=10")
+    process = Process("train", *words, "hydra.run.dir=run")
+    assert process.until(Path("stuck").exists)
+    process.send(signals.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send(signals.SIGTERM)
+    assert process.wait(10) == 143
+    out = process.out.read_text()
+    assert "left at once; what was recorded is in run; go on with: lossbench train --config-dir mine resume=run" in out
+    assert json.loads(Path("run/status.json").read_text())["status"] == "interrupted"
+    assert read(Path("run/checkpoints/last").resolve()).facts["step"] % 10 == 0

@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import signal as signals
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,7 +32,8 @@ def test_a_run_leaves_its_files(cli):
     events = [path.name for path in run.glob("events.out.tfevents.*")]
     assert len(events) == 1
     found = {path.name for path in run.iterdir()} - set(events)
-    assert found == {"config.yaml", "evals.csv", "status.json", "steps.csv", "summary.json"}
+    files = {"config.yaml", "evals.csv", "hparams.json", "status.json", "steps.csv", "summary.json"}
+    assert found == {*files, "checkpoints", ".lock"}
     assert str(run) in out
     assert "tensorboard --logdir outputs" in out
     assert run.name.endswith("-digits-mlp-focal-adamw")
@@ -46,8 +43,8 @@ def test_a_run_leaves_its_files(cli):
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary) == {
         "name", "status", "metrics", "best", "steps", "epochs", "seconds", "examples_per_second", "skipped_steps",
-        "parameters", "device", "precision", "threads", "seed", "choices", "config_hash", "versions", "git_commit",
-        "reason",
+        "skipped", "spikes", "rollbacks", "parameters", "device", "precision", "threads", "seed", "choices",
+        "config_hash", "versions", "git_commit", "reason",
     }  # fmt: skip
     assert summary["choices"]["loss"] == "focal"
     assert set(summary["metrics"]) == {"train", "val", "test"}
@@ -79,7 +76,7 @@ def test_hydras_own_directory_key_works(cli):
     assert cli("train", "hydra.run.dir=here", *SHORT)[0] == 0
     assert status(Path("here")) == "completed"
     code, _, err = cli("train", "hydra.run.dir=here", *SHORT)
-    assert (code, "already holds a run" in err) == (6, True)
+    assert (code, "already holds a run" in err) == (2, True)
 
 
 def test_secrets_of_the_environment_stay_out(cli, monkeypatch):
@@ -93,8 +90,8 @@ def test_secrets_stay_out_of_the_event_file(cli, monkeypatch):
     monkeypatch.setenv("SECRET", "leaky_relu")
     assert cli("train", "model.activation=${oc.env:SECRET}", *SHORT)[0] == 0
     (run,) = runs()
-    for path in run.iterdir():
-        assert b"leaky" not in path.read_bytes(), path.name
+    for path in run.rglob("*"):
+        assert path.is_dir() or b"leaky" not in path.read_bytes(), path.name
 
 
 def test_a_model_of_nan_is_no_result(cli):
@@ -116,8 +113,16 @@ def test_metrics_of_nan_outputs_are_nan(dataset):
 @pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
-        ("MemoryError()", 6, "out of memory; try a smaller trainer.batch_size"),
-        ("torch.OutOfMemoryError('CUDA out of memory')", 6, "out of memory; try a smaller trainer.batch_size"),
+        (
+            "MemoryError()",
+            6,
+            "out of memory with 64 inputs of shape (10,) at a time; try trainer.batch_size=32 trainer.accumulate=2",
+        ),
+        (
+            "torch.OutOfMemoryError('CUDA out of memory')",
+            6,
+            "out of memory with 64 inputs of shape (10,) at a time; try trainer.batch_size=32 trainer.accumulate=2",
+        ),
         ("SystemExit(3)", 1, r"code of yours called sys.exit(3)"),
     ],
 )
@@ -135,22 +140,6 @@ def test_user_code_that_ends_a_run(cli, raised, code, line):
     found, _, err = cli("train", "--config-dir", "mine", "dataset=diabetes", "loss=ends")
     assert (found, line in err, err.count("\n")) == (code, True, 1)
     assert status(runs()[0]) == "failed"
-
-
-@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_signals_leave_an_interrupted_run(tmp_path, signal, code):
-    command = [sys.executable, "-m", "lossbench", "train", "trainer.epochs=100000"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        for _ in range(600):
-            time.sleep(0.1)
-            if any(path.stat().st_size > 2000 for path in tmp_path.rglob("steps.csv")):
-                break
-        process.send_signal(getattr(signals, signal))
-        _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, b"")
-    (run,) = (path.parent for path in tmp_path.rglob("status.json"))
-    assert status(run) == "interrupted"
-    assert (run / "steps.csv").read_text().endswith("\n")
 
 
 def test_a_diverged_run(cli):

@@ -227,7 +227,7 @@ def test_an_optimizer_and_a_schedule(train):
 def test_an_interrupt_leaves_what_was_recorded(train):
     code, out, err, (run,) = train("dataset=diabetes", "loss=breaks", "loss.how=interrupt")
     assert (code, err) == (130, "")
-    assert f"interrupted; what was recorded is in {run}" in out
+    assert f"left at once; what was recorded is in {run}" in out
     assert read(run, "status.json")["status"] == "interrupted"
     assert len(read(run, "steps.csv")) == 2
 

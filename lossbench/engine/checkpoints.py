@@ -281,13 +281,18 @@ def _best_weights(
 
 
 def _random_state() -> dict[str, Any]:
-    """Of Python and NumPy, for a user's own code; torch's is a function of the step."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {"python": random.getstate(), "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest]}
+    """Of Python and NumPy, for a user's own code; torch's is a function of the step. As tensors: they load fast."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": [version, torch.tensor(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+    }
 
 
 def _set_random_state(state: Mapping[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
     kind, keys, *rest = state["numpy"]
     with contextlib.suppress(ValueError, TypeError):  # another Python's or NumPy's: not worth a refusal
-        random.setstate(state["python"])
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        random.setstate((version, tuple(numbers.tolist()), gauss))
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

@@ -40,9 +40,9 @@ class RunDirectory(Sink):
         self.started = time.time()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(path)
             if not resume:
                 (path / "status.json").open("x").close()  # of two processes one gets it
+            self._lock = lock(path)
             self.incidents = read_json(path / "nonfinite.json", []) if resume else []
             self.started = read_json(path / "status.json", {}).get("started", self.started) if resume else self.started
             self.status("running")
