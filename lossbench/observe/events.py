@@ -1,0 +1,162 @@
+"""What is written of a run for TensorBoard, as events: the same from rows as they come and from rows read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+from lossbench.engine.record import Metrics, StepRow
+from lossbench.observe.replacing import replacing
+
+LOSS, EPOCH_LOSS = "train/loss", "train/loss_epoch"
+ENDED = metadata.SESSION_END_INFO_TAG
+HPARAMS = "_hparams_/"  # how the tags begin that hold the hyperparameters
+
+_STATUS = {"completed": api_pb2.STATUS_SUCCESS, "diverged": api_pb2.STATUS_FAILURE, "failed": api_pb2.STATUS_FAILURE}
+
+
+class Card(NamedTuple):
+    """What the HPARAMS tab shows of a run, and whether there is a loss scale to show.
+
+    It lies in `hparams.json` beside the events, because damage to an event file can hit the one record that holds it,
+    and because it cannot be had from the config without composing that again.
+    """
+
+    hparams: dict[str, bool | int | float | str]
+    metrics: list[str]
+    scaled: bool
+    started: float
+
+    @staticmethod
+    def of(hparams: Mapping[str, Any], metrics: Sequence[str], scaled: bool, started: float) -> Card:
+        return Card({name: _plain(value) for name, value in hparams.items()}, list(metrics), scaled, started)
+
+    @staticmethod
+    def load(directory: Path) -> Card | None:
+        """The one that the directory holds, if it can be read."""
+        try:
+            return Card(**json.loads((directory / "hparams.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def save(self, directory: Path) -> None:
+        with replacing(directory / "hparams.json") as file:
+            file.write((json.dumps(self._asdict(), indent=2) + "\n").encode())
+
+    def shows_as(self, other: Card | None) -> bool:
+        """Whether the two differ in nothing but when they began."""
+        return other is not None and self[:3] == other[:3]
+
+
+class EpochLoss:
+    """The mean loss of an epoch over the steps that were taken, known when the next epoch begins."""
+
+    def __init__(self) -> None:
+        self._step, self._epoch = 0, 0
+        self._losses: list[float] = []
+
+    def push(self, row: StepRow) -> tuple[int, float] | None:
+        """Take a step; if it is an epoch's first, return the last step and the mean of the one before."""
+        done = None
+        if row.epoch != self._epoch:
+            done = self.mean()
+            self._epoch, self._losses = row.epoch, []
+        if not row.skipped:
+            self._losses.append(row.loss)
+        self._step = row.step
+        return done
+
+    def mean(self) -> tuple[int, float] | None:
+        if not self._losses:
+            return None
+        try:
+            return self._step, math.fsum(self._losses) / len(self._losses)
+        except ValueError:  # of inf and -inf, where the guard is off
+            return self._step, math.nan
+
+
+def beginning(card: Card, directory: Path, now: float) -> list[Event]:
+    """The first events of a run."""
+    trial = "/".join(directory.resolve().parts[-2:])
+    hparams = hparams_pb(card.hparams, trial_id=trial, start_time_secs=card.started)
+    summaries = [_experiment(card.hparams, card.metrics), hparams]
+    return [*restart(0, now), *(Event(summary=summary, step=0, wall_time=now) for summary in summaries)]
+
+
+def restart(step: int, now: float) -> list[Event]:
+    """The first events of a file: nothing before it is of `step` or later."""
+    log = SessionLog(status=SessionLog.START)
+    return [Event(file_version="brain.Event:2", wall_time=now), Event(session_log=log, step=step, wall_time=now)]
+
+
+def stepped(row: StepRow, losses: EpochLoss, scaled: bool, now: float) -> list[Event]:
+    """A step's values, after the mean of the epoch that it ends."""
+    values = {LOSS: row.loss, "train/lr": row.lr, "train/grad_norm": row.grad_norm}
+    if scaled:
+        values["train/loss_scale"] = row.loss_scale
+    return [*mean(losses.push(row), now), _scalars(row.step, values, now)]
+
+
+def mean(found: tuple[int, float] | None, now: float) -> list[Event]:
+    """The mean loss of an epoch, if there is one."""
+    return [_scalars(found[0], {EPOCH_LOSS: found[1]}, now)] if found else []
+
+
+def evaluated(step: int, metrics: Mapping[str, Metrics], now: float) -> Event:
+    values = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
+    values.pop(LOSS, None)  # the tag is every step's own loss; the mean of the epoch has its own
+    return _scalars(step, values, now)
+
+
+def ending(status: str, losses: EpochLoss, step: int, now: float) -> list[Event]:
+    """The last epoch's mean and, for the HPARAMS tab, how the run ended; nothing of a run that may yet go on.
+
+    TensorBoard keeps the first end that it sees, and an epoch has its mean where it ends.
+    """
+    if status not in _STATUS:
+        return []
+    end = plugin_data_pb2.SessionEndInfo(status=_STATUS[status], end_time_secs=now)
+    summary = _hparams_summary(ENDED, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+    return [*mean(losses.mean(), now), Event(summary=summary, step=step, wall_time=now)]
+
+
+def _scalars(step: int, values: Mapping[str, float], now: float) -> Event:
+    # The scalars of a step travel in one event, which is many times cheaper than one each.
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+    return Event(summary=summary, step=step, wall_time=now)
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    """A value as the HPARAMS tab can hold it: None and lists become text."""
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _experiment(hparams: Mapping[str, Any], metrics: Sequence[str]) -> Summary:
+    # TensorBoard sorts by `differs`, then by name: choices, seed and rate come before the many settings.
+    kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(
+                name=name,
+                type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+                differs="." not in name or name == "optim.lr",
+            )
+            for name, value in hparams.items()
+        ],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
+    )
+    return _hparams_summary(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment))
+
+
+def _hparams_summary(tag: str, data: Any) -> Summary:
+    summary = Summary()
+    summary.value.add(tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR)
+    return summary

@@ -1,0 +1,81 @@
+"""The event file of a run that is not running, made again from its CSV files."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+
+from lossbench.errors import ConfigError, ResourceError, plural
+from lossbench.observe import events
+from lossbench.observe.csv_files import last_step, read_evals, read_steps
+from lossbench.observe.event_files import held
+from lossbench.observe.events import Card, EpochLoss
+from lossbench.observe.rebuild import rebuild, span
+from lossbench.observe.run_dir import lock, read_json
+
+SILENCE = 60.0  # seconds without a heartbeat after which a run that calls itself running is not
+
+
+def repair(directory: Path) -> str:
+    """Rebuild a run's event file from `steps.csv`, `evals.csv` and the JSON files, and say in one line what was done.
+
+    Raises:
+        ConfigError: the directory holds no run, or one that is running.
+        CheckpointError: the CSV files do not hold the run's steps.
+        ResourceError: the directory cannot be written.
+    """
+    status = _status(directory)
+    try:
+        with lock(directory):
+            return _repair(directory, status)
+    except OSError as error:
+        raise ResourceError(f"cannot write to {directory}: {error.strerror or error}") from error
+
+
+def _repair(directory: Path, status: str) -> str:
+    steps = last_step(directory / "steps.csv")
+    evaluations = sum(1 for _ in read_evals(directory / "evals.csv", steps))
+    card = Card.load(directory)
+    kept = card or Card.of({}, [], _scaled(directory, steps), span(directory)[0])
+    found, losses = held(directory), EpochLoss()
+    file, aside = rebuild(directory, kept, steps, losses, found, _tail(directory, status, steps, losses))
+    file.close()
+    text = f"rebuilt {plural(steps, 'step')} and {plural(evaluations, 'evaluation')} into {file.path.name}"
+    if aside:
+        which = "earlier" if found.whole else "damaged"
+        text += f"; the {which} file{'s are' if len(aside) > 1 else ' is'} kept as {', '.join(p.name for p in aside)}"
+    return text + ("" if card else "; hparams.json is not there, so the HPARAMS tab does not show the run")
+
+
+def _status(directory: Path) -> str:
+    """How the run stands, which must not be running."""
+    try:
+        state = json.loads((directory / "status.json").read_text())
+        status, beat = str(state["status"]), float(state["heartbeat"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ConfigError(f"{directory} is not the directory of a run: it has no status.json to be read") from None
+    if status == "running" and time.time() - beat < SILENCE:
+        raise ConfigError(f"{directory}: the run is running; wait for its end, or stop it first")
+    return status
+
+
+def _tail(directory: Path, status: str, steps: int, losses: EpochLoss) -> Iterator[Event]:
+    """What a run writes when it ends: the metrics of the best weights, the last epoch's mean, and how it ended."""
+    _, now = span(directory)
+    summary = read_json(directory / "summary.json", {})
+    metrics = summary.get("metrics")
+    if metrics and summary.get("status") == status:  # a resumed run can have the summary of its first end
+        best = {"best": metrics.get("val", {}), "test": metrics.get("test", {})}
+        numbers = {kind: {k: math.nan if v is None else v for k, v in found.items()} for kind, found in best.items()}
+        yield events.evaluated(int(summary["steps"]), numbers, now)
+    yield from events.ending(status, losses, steps, now)
+
+
+def _scaled(directory: Path, steps: int) -> bool:
+    """Whether the run had a loss scale, where nothing says so but the rows."""
+    return any(row.loss_scale != 1 for row in read_steps(directory / "steps.csv", steps))
