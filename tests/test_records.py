@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,17 +16,17 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 from tensorboard.plugins.hparams import metadata
 
 from lossbench.engine import Best, StepRow
-from lossbench.errors import ResourceError
+from lossbench.errors import ConfigError
 from lossbench.observe import records
 from lossbench.observe.csv_files import CsvFiles
-from lossbench.observe.recorder import DeviceRecorder
+from lossbench.observe.recorder import DeviceRecorder, Sink
 from lossbench.observe.run_dir import RunDirectory
 from lossbench.observe.tensorboard import TensorBoard
 
 CPU = torch.device("cpu")
 
 
-class Kept:
+class Kept(Sink):
     def __init__(self):
         self.rows, self.batches, self.closed = [], 0, False
 
@@ -38,6 +39,15 @@ class Kept:
 
     def close(self):
         self.closed = True
+
+
+@contextmanager
+def closing_run(path):
+    directory = RunDirectory(path)
+    try:
+        yield directory
+    finally:
+        directory.release()
 
 
 def read(directory):
@@ -57,12 +67,12 @@ def test_recorder_keeps_every_step_in_order():
         recorder.push(step, 1, 0.1 * step, torch.tensor([step / 2, 1.0, 1.0, float(step == 5) * 3]))
         if len(recorder.heads) == 4:
             assert recorder.due()
-            recorder.flush()
+            recorder.write(recorder.fetch())
     recorder.close()
     assert [row.step for row in kept.rows] == list(range(1, 11))
     assert [row.loss for row in kept.rows] == [step / 2 for step in range(1, 11)]
     assert [row.skipped for row in kept.rows] == ["", "", "", "", "nonfinite", "", "", "", "", ""]
-    assert (kept.batches, kept.closed, recorder.skipped, recorder.last.step) == (3, True, 1, 10)
+    assert (kept.batches, kept.closed, recorder.skipped["nonfinite"], recorder.last.step) == (3, True, 1, 10)
 
 
 def test_recorder_leaves_out_what_came_after_the_end():
@@ -90,7 +100,8 @@ def test_recorder_closes_every_sink_whatever_becomes_of_one():
 
 
 def test_config_yaml_stays_yaml_and_its_first_line_a_command(tmp_path):
-    RunDirectory(tmp_path).config("seed: 0\n", ["name=a b", "loss.note=a\nb: [c"])
+    with closing_run(tmp_path) as directory:
+        directory.config("seed: 0\n", ["name=a b", "loss.note=a\nb: [c"])
     text = (tmp_path / "config.yaml").read_text()
     assert text.startswith("# lossbench train 'name=a b' 'loss.note=a\n# b: [c'")
     assert yaml.safe_load(text) == {"seed": 0}
@@ -177,14 +188,15 @@ def test_checksums_equal_tensorboards():
 
 
 def test_run_directory_is_taken_once(tmp_path):
-    RunDirectory(tmp_path / "run").status("completed")
-    with pytest.raises(ResourceError, match="already holds a run"):
+    with closing_run(tmp_path / "run") as directory:
+        directory.status("completed")
+    with pytest.raises(ConfigError, match="already holds a run"):
         RunDirectory(tmp_path / "run")
 
 
 def test_summary_has_null_for_what_is_no_number(tmp_path):
-    directory = RunDirectory(tmp_path)
-    directory.summary({"metrics": {"val": {"auroc": math.nan}}, "seconds": 1.5})
+    with closing_run(tmp_path) as directory:
+        directory.summary({"metrics": {"val": {"auroc": math.nan}}, "seconds": 1.5})
     assert '"auroc": null' in (tmp_path / "summary.json").read_text()
 
 
