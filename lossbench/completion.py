@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Sequence
 
 from lossbench import catalog
+from lossbench.commands.usage import OF_EVALUATE, USAGES, read
 from lossbench.errors import ConfigError
 
-COMMANDS = ("train", "list", "show", "completion", "--help", "--version")
+COMMANDS = ("train", *USAGES, "list", "show", "completion", "--help", "--version")
 
 # `=` separates words in bash unless it is taken out of COMP_WORDBREAKS; loss=<TAB> would then complete nothing.
 _BASH = """\
@@ -23,13 +24,23 @@ complete -o nospace -o default -F _lossbench lossbench
 _ZSH = """\
 autoload -Uz compinit && compinit
 _lossbench() {
-    compadd -S '' -- ${(f)"$(lossbench completion query "${LBUFFER}" 2>/dev/null)"}
+    local -a found
+    found=(${(f)"$(lossbench completion query "${LBUFFER}" 2>/dev/null)"})
+    if (( $#found )); then compadd -S '' -- $found; else _files; fi
 }
 compdef _lossbench lossbench
 """
 
 _FISH = """\
-complete -c lossbench -f -a '(lossbench completion query (commandline -cp) 2>/dev/null)'
+function __lossbench
+    set -l found (lossbench completion query (commandline -cp) 2>/dev/null)
+    if test -n "$found"
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c lossbench -f -a '(__lossbench)'
 """
 
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
@@ -46,7 +57,7 @@ def complete(words: Sequence[str]) -> None:
 
 
 def suggestions(line: str) -> list[str]:
-    """What can follow a command line that ends at the cursor."""
+    """What can follow a command line that ends at the cursor; nothing where files can."""
     _, _, rest = line.partition(" ")
     command, space, rest = rest.lstrip().partition(" ")
     if not space:
@@ -54,12 +65,40 @@ def suggestions(line: str) -> list[str]:
     word = "" if rest.endswith(" ") or not rest else rest.split()[-1]
     if command == "train":
         return _train(rest)
+    if command in USAGES:
+        return _other(command, rest)
     if command == "list":
         return [name for name in catalog.LISTS if name.startswith(word)]
     if command == "show":
         found = [f"{group}={name}" for group in catalog.GROUPS for name in catalog.names(group)]
         return [name for name in found if name.startswith(word)]
     return [name for name in SCRIPTS if name.startswith(word)] if command == "completion" else []
+
+
+def _other(command: str, line: str) -> list[str]:
+    """A command of `lossbench.commands`: its flags and their values, and settings; nothing where files can follow."""
+    usage = USAGES[command]
+    try:
+        words = shlex.split(line)
+    except ValueError:  # an open quote
+        return []
+    word = words.pop() if words and not line.endswith(" ") else ""
+    flag, equals, value = word.partition("=")
+    if word.startswith("-") and not equals:
+        return sorted(name for name in (*usage.values, *usage.switches, "--help") if name.startswith(word))
+    if flag in usage.values:
+        return [f"{flag}={choice}" for choice in usage.values[flag] if choice.startswith(value)]
+    if words and words[-1] in usage.values:
+        return [choice for choice in usage.values[words[-1]] if choice.startswith(word)]
+    try:
+        asked = read(command, words)
+    except ConfigError:
+        return []
+    if not usage.overrides or (usage.path and not asked.paths):
+        return []
+    dirs = [f"--config-dir={directory}" for directory in asked.config_dirs]
+    found = _train(shlex.join([*dirs, *asked.overrides]) + f" {word}")
+    return [name for name in found if not usage.path or name.startswith(OF_EVALUATE)]
 
 
 def _train(line: str) -> list[str]:

@@ -60,8 +60,10 @@ BELOW = {
     "seeds": (),
     "listing": ("catalog", "console"),
     "flags": (),
-    "completion": ("catalog", "flags", "naming"),
-    "cli": ("app", "completion", "hydra_errors", "listing"),
+    "stopping": (),
+    "commands.usage": (),
+    "completion": ("catalog", "commands.usage", "flags", "naming"),
+    "cli": ("app", "commands", "completion", "hydra_errors", "listing", "stopping"),
 }
 
 
@@ -86,6 +88,7 @@ def test_losses_need_torch_and_nothing_else(module):
 
 
 LIGHT = ["__init__", "cli", "catalog", "listing", "completion", "flags", "errors", "naming", "console"]
+LIGHT += ["commands", "commands.usage"]
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -98,11 +101,15 @@ def test_help_and_list_import_neither_torch_nor_hydra():
     code = """
 import sys
 from lossbench.cli import main
+from lossbench.commands.usage import USAGES
 main(["--help"])
 main(["--version"])
 main(["list"])
 main(["show", "trainer=default"])
 main(["completion", "query", "lossbench list "])
+main(["completion", "query", "lossbench evaluate --"])
+for command in USAGES:
+    main([command, "--help"])
 print(sorted({"torch", "hydra", "numpy", "sklearn"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -1,0 +1,69 @@
+"""`lossbench check`: all that can be known without training."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from lossbench.app import _with_recorded
+from lossbench.build import Run, build
+from lossbench.commands.load import composed
+from lossbench.commands.usage import Asked
+from lossbench.console import console
+from lossbench.engine import Part
+from lossbench.errors import plural
+from lossbench.resume import resume
+
+
+def run(asked: Asked) -> None:
+    """Compose, check and build as `train` does, try a few examples, and say what would be trained.
+
+    Raises:
+        LossbenchError: what `train` would raise before it begins.
+    """
+    config = composed(_with_recorded([], asked.overrides), asked.config_dirs)
+    earlier = resume(config)
+    built = build(config)
+    notes = list(built.notes)
+    if earlier:
+        earlier.load(built)
+        notes += [f"goes on after step {earlier.step:,} of {earlier.path}", *earlier.notes]
+    table = Table(title=Text(config.name), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in (*facts(built), *(("note", note) for note in notes)):
+        table.add_row(name, Text(value))
+    console.print(table)
+    console.print("ok")
+
+
+def facts(built: Run) -> list[tuple[str, str]]:
+    """What would be trained, by name."""
+    config, data, length = built.config, built.data, built.length
+    splits = (("training", data.train), ("validation", data.val), ("test", data.test))
+    rows = ", ".join(f"{len(split):,} {name}" for name, split in splits)
+    epochs = -(-length.steps // built.batches.steps_per_epoch)
+    limit = f", at most {length.max_time:g} s" if length.max_time else ""
+    part, schedule = built.player.objective.parts[0], built.player.schedules[0]
+    warmup = f", {plural(schedule.warmup, 'step')} of warm-up" if schedule.warmup else ""
+    return [
+        ("dataset", f"{config.dataset.name} ({data.task.name}): {rows} rows"),
+        ("inputs", f"shape {data.input_shape}"),
+        *([("classes", _listed(data.classes))] if data.classes else []),
+        ("model", f"{config.model.name}: {sum(p.numel() for p in built.player.parameters):,} parameters"),
+        ("loss", _called(part)),
+        ("optimizer", f"{config.optim.name}, lr {schedule.rates[0]:g}"),
+        ("schedule", f"{config.scheduler.name}{warmup}"),
+        ("device", f"{built.device}, {built.precision}"),
+        ("steps", f"{length.steps:,} in {plural(epochs, 'epoch')} of {built.batches.steps_per_epoch:,}{limit}"),
+    ]
+
+
+def _listed(names: tuple[str, ...], n: int = 12) -> str:
+    more = f", ... {len(names) - n:,} more" if len(names) > n else ""
+    return f"{len(names):,}: {', '.join(names[:n])}{more}"
+
+
+def _called(part: Part) -> str:
+    """A loss as it is called, after its option's name where that is another."""
+    function = getattr(part.function, "func", type(part.function))
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{'' if name == part.name else f'{part.name}: '}{name}({', '.join(part.needs)})"

@@ -1,0 +1,185 @@
+"""A trained model from a run's directory: its config composed again, its weights from a verified checkpoint.
+
+Nothing that the directory holds is instantiated: the config comes from the settings that the run was started with,
+which choose among options by name, and what the checkpoint records of it is only compared.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lossbench import catalog
+from lossbench.app import _check_choices, _check_config_dir
+from lossbench.build import build_model
+from lossbench.compose import compose
+from lossbench.config import Config
+from lossbench.data import Fitted
+from lossbench.engine.checkpoint import Checkpoint
+from lossbench.engine.checkpoints import check_shapes, join_modules
+from lossbench.errors import CheckpointError, ConfigError
+from lossbench.hydra_errors import translate
+from lossbench.resume import differences
+from lossbench.saved import FOLDER, checkpoint_at, key_of, merged, recorded_overrides, run_of
+from lossbench.signatures import show
+
+_KEY = re.compile(r"(?!hydra\b)\w+(\.\w+)*")
+_OPTION = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run's checkpoint, and the config that its model is built from.
+
+    Attributes:
+        run: the run's directory.
+        fitted: what the training rows taught.
+    """
+
+    run: Path
+    checkpoint: Checkpoint
+    config: Config
+    fitted: Fitted
+
+    @property
+    def step(self) -> int:
+        return int(self.checkpoint.facts["step"])
+
+    def changed(self, group: str, *, added: bool = False) -> list[tuple[str, Any, Any]]:
+        """What of a group was otherwise when the run was started: key, old and new value.
+
+        Args:
+            added: also keys that it did not have; otherwise these are taken to be new, and to change nothing.
+        """
+        old, new = self.checkpoint.facts["config"][group], self.config.typed[group]
+        found = differences({group: old}, {group: new})
+        return [change for change in found if added or change[0] in _keys(old, group)]
+
+    def model(self, device: torch.device) -> nn.Module:
+        """The model with the checkpoint's weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: the weights are another model's.
+        """
+        model = build_model(self.config.model, self.fitted.input_shape, self.fitted.task.outputs).eval()
+        if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # they take their shape from the first batch
+            with torch.no_grad():
+                model(torch.zeros(2, *self.fitted.input_shape))
+        put_weights(self.checkpoint, model)
+        return model.to(device)
+
+
+def saved(path: Path, checkpoint: str | None, overrides: Sequence[str], config_dirs: Sequence[Path]) -> Saved:
+    """The run at a path, with the checkpoint that is asked for, `best` if none is.
+
+    Args:
+        overrides: settings in the place of the recorded ones, or beside them.
+
+    Raises:
+        CheckpointError: no such run or checkpoint, one that is damaged, or a model that is not the recorded one.
+        ConfigError: settings that cannot be.
+    """
+    run, _ = run_of(path)
+    chosen = _checkpoint(path, checkpoint)
+    recorded = [word for word in recorded_overrides(run) if key_of(word) != "weights"]
+    words = merged(recorded, overrides)
+    _refuse_foreign(run, words[: len(words) - len(overrides)])
+    config = _recomposed(words, config_dirs)
+    try:
+        found = Saved(run, chosen, config, Fitted.from_json(chosen.json("data.json")))
+        changes = found.changed("model")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{chosen.path} was not written by lossbench, or by another version of it") from error
+    refuse_changes(run, changes)
+    return found
+
+
+def refuse_changes(run: Path, changes: Sequence[tuple[str, Any, Any]]) -> None:
+    """Refuse settings that are no longer what they were in the run.
+
+    Raises:
+        CheckpointError: the first one.
+    """
+    for key, was, now in changes:
+        raise CheckpointError(f"{run} was trained with {key}={show(was)}, and it is {show(now)} now: put it back")
+
+
+def composed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:
+    """The config, as `lossbench train` would compose and check it; Hydra's own errors come as they are."""
+    _check_config_dir(_flags(config_dirs))
+    _check_choices(overrides)
+    sys.path.append(str(Path.cwd()))  # a user's own loss.py is importable from where they stand
+    return compose(*overrides, config_dirs=config_dirs)
+
+
+def put_weights(checkpoint: Checkpoint, model: nn.Module, losses: nn.Module | None = None) -> None:
+    """Put a checkpoint's weights into the model and, where they are given, the losses with parameters of their own.
+
+    Raises:
+        CheckpointError: they are another model's.
+    """
+    parts = join_modules(checkpoint.tensors("model.safetensors"), {}, [model, losses or nn.ModuleList()])
+    for module, part in zip([model] if losses is None else [model, losses], parts, strict=False):
+        own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+        check_shapes(checkpoint.path, [part], [own])
+        module.load_state_dict(part, strict=False)
+
+
+def warn(text: str) -> None:
+    """A line for people, where standard output may be for programs."""
+    sys.stderr.write(f"lossbench: note: {text}\n")
+
+
+def _refuse_foreign(run: Path, recorded: Sequence[str]) -> None:
+    """Refuse recorded settings that could bring in files of the directory's author: Hydra's own, and paths as options.
+
+    Raises:
+        CheckpointError: the first one.
+    """
+    for word in recorded:
+        key, _, value = word.lstrip("+~").partition("=")
+        options = value.strip("[]").split(",") if key in catalog.GROUPS else []
+        if not _KEY.fullmatch(key) or not all(map(_OPTION.fullmatch, options)):
+            raise CheckpointError(f"{run} was started with {word}, which may name code: type it again if you trust it")
+
+
+def _recomposed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:
+    try:
+        return composed(overrides, config_dirs)
+    except Exception as error:
+        found = translate(error, [*_flags(config_dirs), *overrides])
+        if found is None:
+            raise
+        own = str(found).startswith("unknown ") and not config_dirs
+        raise type(found)(f"{found}{'; an option of your own needs --config-dir DIR' if own else ''}") from error
+
+
+def _flags(config_dirs: Sequence[Path]) -> list[str]:
+    return [f"--config-dir={directory}" for directory in config_dirs]
+
+
+def _checkpoint(path: Path, name: str | None) -> Checkpoint:
+    run, named = run_of(path)
+    if name is None:
+        return checkpoint_at(path, "best", warn)
+    if named is not None:
+        raise ConfigError(f"'{path}' names a checkpoint itself; leave --checkpoint={name} away, or name the run")
+    step = re.fullmatch(r"(step|best)-(\d+)", name)
+    if step:
+        return checkpoint_at(run / FOLDER / f"{step[1]}-{int(step[2]):08d}", "best", warn)
+    return checkpoint_at(path, name, warn)
+
+
+def _keys(tree: Any, path: str) -> set[str]:
+    """The path of every key."""
+    if not isinstance(tree, dict):
+        return {path}
+    return {path}.union(*(_keys(value, f"{path}.{key}") for key, value in tree.items()))

@@ -1,0 +1,233 @@
+"""What the commands take, what their --help says, and their words read: neither torch nor Hydra is imported here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lossbench.errors import ConfigError, did_you_mean
+
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w/]*(\.\w+)*=|~[A-Za-z_]")
+_CHECKPOINT = re.compile(r"best|last|(step|best)-\d+")
+OF_EVALUATE = ("dataset", "trainer.device", "trainer.precision", "trainer.batch_size")  # what `evaluate` can set
+_SHORT = {"-cd": "--config-dir"}
+
+_PATHS = """\
+PATH is a run's directory or one of its checkpoints. Of a run, --checkpoint takes best (default), last or step-N.
+--config-dir DIR names your own YAML files again, where the run was started with some.
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a command takes.
+
+    Attributes:
+        text: what --help prints.
+        path: whether it takes a PATH, which it then needs.
+        overrides: whether it takes KEY=VALUE words.
+        values: its flags that take a value, with the values where they are few.
+        needed: those that it cannot do without.
+        switches: its flags that take none.
+    """
+
+    text: str
+    path: bool = True
+    overrides: bool = False
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    needed: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The words of a command line, read."""
+
+    paths: Sequence[str]
+    overrides: Sequence[str]
+    values: Mapping[str, str]
+    switches: Collection[str]
+
+    @property
+    def path(self) -> Path:
+        return Path(*self.paths)
+
+    @property
+    def config_dirs(self) -> list[Path]:
+        """The user's own config directories."""
+        return [Path(self.values["--config-dir"])] if "--config-dir" in self.values else []
+
+
+_WEIGHTS: dict[str, Sequence[str]] = {"--checkpoint": ("best", "last"), "--config-dir": ()}
+
+USAGES = {
+    "check": Usage(
+        """\
+lossbench check [KEY=VALUE ...]: all that can be known without training, in seconds. Nothing is written.
+
+Composes and checks the config, loads the data, builds everything and tries it on a few examples, as `train` does
+before it begins; then says what would be trained. --config-dir DIR adds your own YAML files.
+
+  lossbench check dataset=diabetes loss=huber loss.delta=0.5
+""",
+        path=False,
+        overrides=True,
+        values={"--config-dir": ()},
+    ),
+    "evaluate": Usage(
+        f"""\
+lossbench evaluate PATH [--split NAME] [--json FILE] [KEY=VALUE ...]: the metrics of a trained model.
+
+{_PATHS}
+Without settings, of the run's own data: its train, val and test split, or the one that --split names. With
+dataset=NAME or dataset.KEY=VALUE, of other data, in one piece, encoded as the training data were; --split all does so
+with every row of the run's own, and --split test dataset.path=FILE finds the split in a file that has moved.
+trainer.device, trainer.precision and trainer.batch_size can be set as well.
+--json FILE writes the metrics there; --json - prints them instead of the table.
+
+  lossbench evaluate outputs/DATE/TIME-NAME
+  lossbench evaluate outputs/DATE/TIME-NAME --split test --json -
+  lossbench evaluate outputs/DATE/TIME-NAME dataset.path=new.csv
+""",
+        overrides=True,
+        values={**_WEIGHTS, "--split": ("train", "val", "test", "all"), "--json": ()},
+    ),
+    "predict": Usage(
+        f"""\
+lossbench predict PATH --input FILE --output FILE: what a trained model says of new rows.
+
+{_PATHS}
+The input holds features as the training data had them: a table (.csv, .tsv, .parquet) with the same columns, or an
+array (.npy, .npz); --delimiter and --encoding say how to read a CSV file that is unusual. The output, .csv, .parquet
+or .npz, has each row's prediction (a class's name, or a number in the target's units) and the classes' probabilities.
+--force overwrites it. --device cpu, cuda or cuda:N; default auto.
+
+  lossbench predict outputs/DATE/TIME-NAME --input new.csv --output predictions.csv
+""",
+        values={
+            **_WEIGHTS,
+            "--input": (),
+            "--output": (),
+            "--device": ("auto", "cpu", "cuda"),
+            "--delimiter": (),
+            "--encoding": (),
+        },
+        needed=("--input", "--output"),
+        switches=("--force",),
+    ),
+    "export": Usage(
+        f"""\
+lossbench export PATH [--format torch|onnx] [--output FILE]: a trained model as one file that runs without lossbench.
+
+{_PATHS}
+torch (default) is a torch.export program, onnx an ONNX model; both take batches of any size. It is loaded again and
+compared with the model before it is kept, as export/model.pt2 or export/model.onnx in the run's directory, or as the
+FILE of --output. Its inputs are encoded ones: data.json, beside it, says how. --force overwrites an earlier one.
+
+  lossbench export outputs/DATE/TIME-NAME --format onnx
+""",
+        values={**_WEIGHTS, "--format": ("torch", "onnx"), "--output": ()},
+        switches=("--force",),
+    ),
+    "repair": Usage(
+        """\
+lossbench repair PATH: make a run's TensorBoard file again, from its CSV files. PATH is the run's directory.
+
+  lossbench repair outputs/DATE/TIME-NAME
+"""
+    ),
+}
+
+
+def parse(command: str, words: Sequence[str]) -> Asked | None:
+    """The words of a command; None where --help was asked for, and printed.
+
+    Raises:
+        ConfigError: a flag that the command does not have or that lacks its value, or a word too many or too few.
+    """
+    if {"--help", "-h"} & set(words):
+        print(USAGES[command].text, end="")
+        return None
+    asked = read(command, words)
+    _check(command, asked)
+    return asked
+
+
+def read(command: str, words: Sequence[str]) -> Asked:
+    """The words of a command line that may not be complete.
+
+    Raises:
+        ConfigError: as `parse`, but nothing is missing yet.
+    """
+    usage, rest = USAGES[command], list(words)
+    paths: list[str] = []
+    overrides: list[str] = []
+    switches: list[str] = []
+    values: dict[str, str] = {}
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            name, value = _flag(command, word, rest)
+            if name in values:
+                raise ConfigError(f"{name} is given twice")
+            if value is None:
+                switches.append(name)
+            else:
+                values[name] = value
+        elif usage.overrides and (not usage.path or paths or is_override(word)):
+            overrides.append(word)
+        elif usage.path and not paths:
+            paths.append(word)
+        else:
+            raise ConfigError(f"{command} takes one PATH, and '{word}' is a word too many (lossbench {command} --help)")
+    return Asked(paths, overrides, values, switches)
+
+
+def is_override(word: str) -> bool:
+    """Whether a word is KEY=VALUE, and not a path with `=` in it, as the jobs of a sweep have."""
+    return bool(_OVERRIDE.match(word)) and not Path(word).exists()
+
+
+def _flag(command: str, word: str, rest: list[str]) -> tuple[str, str | None]:
+    """A flag's name and what follows it in its own word or, taken away there, in `rest`; None for a switch."""
+    usage = USAGES[command]
+    name, equals, value = word.partition("=")
+    name = _SHORT.get(name, name)
+    known = (*usage.values, *usage.switches)
+    if name not in known:
+        raise ConfigError(f"there is no flag '{name}'{did_you_mean(name, known)} (lossbench {command} --help)")
+    if name in usage.switches:
+        if equals:
+            raise ConfigError(f"{name} takes no value")
+        return name, None
+    if not equals:
+        if not rest or (rest[0].startswith("-") and rest[0] != "-"):
+            raise ConfigError(f"{name} needs a value")
+        value = rest.pop(0)
+    if not value:
+        raise ConfigError(f"{name} needs a value")
+    _check_value(name, value, usage.values[name])
+    return name, value
+
+
+def _check_value(name: str, value: str, choices: Sequence[str]) -> None:
+    if name == "--checkpoint" and not _CHECKPOINT.fullmatch(value):
+        raise ConfigError(f"--checkpoint must be best, last or step-N, got '{value}'{did_you_mean(value, choices)}")
+    if name in ("--split", "--format") and value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got '{value}'{did_you_mean(value, choices)}")
+
+
+def _check(command: str, asked: Asked) -> None:
+    """Refuse what is missing."""
+    usage = USAGES[command]
+    if usage.path and not asked.paths:
+        example = f"lossbench {command} outputs/DATE/TIME-NAME"
+        raise ConfigError(f"{command} what? PATH is missing, such as: {example} (lossbench {command} --help)")
+    for word in asked.overrides:  # of a whole config Hydra says more
+        if usage.path and not _OVERRIDE.match(word):
+            raise ConfigError(f"'{word}' is not a setting; write key=value")
+    for name in usage.needed:
+        if name not in asked.values:
+            raise ConfigError(f"{command} needs {name} FILE (lossbench {command} --help)")
