@@ -32,7 +32,7 @@ _NO_NAME = re.compile(r"[\[{]|([-+]?(\d[\d_]*\.?\d*(e[-+]?\d+)?|inf|nan)|null|tr
 # Hydra has no other way from its callback, which runs before the run's directory exists, to the job.
 _prepared: list[Any] = []
 
-# How to go on with a run, as the command line was.
+# The user's own config directories as flags, for the command that goes on with a run.
 _flags: list[str] = []
 
 
@@ -46,15 +46,15 @@ def train(arguments: Sequence[str]) -> None:
     from hydra.errors import HydraException
 
     flags, overrides = split_flags(arguments)
-    _check_config_dir(flags)
-    overrides = _with_recorded(flags, overrides)
-    _check_choices(overrides)
+    check_config_dir(flags)
+    overrides = with_recorded(flags, overrides)
+    check_choices(overrides)
     register_resolvers()
     sys.path.append(os.getcwd())  # a user's own loss.py is importable from where they stand
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     sys.argv = [sys.argv[0], *flags, *overrides]
     _prepared.clear()
-    _flags[:] = [word for word in flags if word not in ("--debug",)]
+    _flags[:] = [word for directory in config_dirs(flags) for word in ("--config-dir", str(directory))]
     try:
         hydra.main(config_path=str(catalog.conf_dir()), config_name="config", version_base="1.3")(job)()
     except Refused as refused:
@@ -84,7 +84,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         raise Refused(error) from error
 
 
-def _with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+def with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """The overrides, with those in front that a run named by `resume=PATH` was started with.
 
     Raises:
@@ -190,7 +190,7 @@ def before_run(config: DictConfig) -> None:
         raise Refused(error) from error
 
 
-def _check_choices(overrides: Sequence[str]) -> None:
+def check_choices(overrides: Sequence[str]) -> None:
     """Refuse a group set to what can be no option's name."""
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
@@ -199,7 +199,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{group} must be one of {', '.join(catalog.names(group))}, got '{value}'")
 
 
-def _check_config_dir(flags: Sequence[str]) -> None:
+def check_config_dir(flags: Sequence[str]) -> None:
     """Refuse a user's config directory that is not there, or whose options Hydra would pass over in silence."""
     for directory in config_dirs(flags):
         if not directory.is_dir():

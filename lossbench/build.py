@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -166,7 +167,19 @@ def build_model(model: Call, input_shape: tuple[int, ...], outputs: int) -> nn.M
     built = _try("model", model, {k: v for k, v in shapes.items() if k in known and model.values.get(k) is None})
     if not isinstance(built, nn.Module):
         raise ConfigError(f"model '{model.name}' must be a torch.nn.Module, got {type(built).__name__}")
+    if any(map(is_lazy, (*built.parameters(), *built.buffers()))):
+        _materialise(model.name, built, input_shape)
     return built
+
+
+def _materialise(name: str, model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Lazy layers take their shapes from a first batch."""
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:
+        raise ConfigError(f"model '{name}' cannot take inputs of shape {input_shape}: {first_line(error)}") from error
+    model.train()
 
 
 def _start_from(path: Path, model: nn.Module) -> None:

@@ -71,7 +71,8 @@ def _check_scale(config: Config, data: Data, output: Tensor) -> None:
         )
     if is_log and not torch.allclose(output.logsumexp(1).exp(), ones, atol=1e-3):
         raise ConfigError(
-            f"loss '{loss.name}' takes log-probabilities, and model '{model}' gives logits; loss=cross_entropy takes them"
+            f"loss '{loss.name}' takes log-probabilities, and model '{model}' gives logits; "
+            "loss=cross_entropy takes them"
         )
 
 

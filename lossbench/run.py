@@ -68,7 +68,7 @@ def execute(
             if resume:
                 recorder.resume(resume.load(run))
                 checkpoints.forget_after(start)
-                directory.log(f"resumed after step {start}")
+                directory.reopen(start)
             recorder.add(CsvFiles(path, resume=start if resume else None))
             board = recorder.add(_board(run, path, start if resume else None))
             recorder.add(_screen(run, start, brief))

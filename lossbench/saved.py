@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lossbench import catalog
 from lossbench.engine.checkpoint import Checkpoint, read
 from lossbench.engine.checkpoints import found, newest, number
 from lossbench.errors import CheckpointError
 
 FOLDER = "checkpoints"
+
+_KEY = re.compile(r"(?!hydra\b)\w+(@\w+)?(\.\w+)*")
+_OPTION = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
 def run_of(path: Path) -> tuple[Path, str | None]:
@@ -67,7 +72,11 @@ def recorded_overrides(run: Path) -> list[str]:
 
 
 def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Recorded settings with those typed now in their place; a new choice of a group drops the old one's options."""
+    """Recorded settings with those typed now in their place; a new choice of a group drops the old one's options.
+
+    Raises:
+        CheckpointError: a recorded one may name code.
+    """
     keys = [key_of(word) for word in given]
 
     def stays(word: str) -> bool:
@@ -75,10 +84,19 @@ def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
         return key not in keys and not any(key.startswith(f"{group}.") for group in keys)
 
     kept = [word for word in recorded if stays(word)]
-    code = [word for word in kept if key_of(word).endswith("_target_")]
-    if code:
-        raise CheckpointError(f"the run was started with {code[0]}, which names code: type it again if you trust it")
+    for word in kept:
+        if _may_name_code(word):
+            raise CheckpointError(
+                f"the run was started with {word}, which may name code: type it again if you trust it"
+            )
     return [*kept, *given]
+
+
+def _may_name_code(override: str) -> bool:
+    """Whether a setting names code, or could bring in a config file of its author's by a path or a key of Hydra's."""
+    key, _, value = override.lstrip("+~").partition("=")
+    options = value.strip("[]").split(",") if key.partition("@")[0] in catalog.GROUPS else []
+    return key.endswith("_target_") or not _KEY.fullmatch(key) or not all(map(_OPTION.fullmatch, options))
 
 
 def key_of(override: str) -> str:

@@ -6,14 +6,16 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 
 from lossbench.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CI = (Path(__file__).parents[1] / ".ci" / "run").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
+BLOCKS = [block.strip().splitlines() for block in re.findall(r"```sh\n(.*?)```", README, re.S)]
+COMMANDS = [line for block in BLOCKS for line in block]
 FILES = re.findall(r"`(my_\S+)`:\n\n```(?:python|yaml)\n(.*?)```", README, re.S)
 PYTHON = [code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "import" in code]
 
@@ -28,17 +30,20 @@ def desk(tmp_path, monkeypatch):
         path.write_text(text)
     iris = load_iris()
     lines = [",".join([*map(str, row), iris.target_names[k]]) for row, k in zip(iris.data, iris.target, strict=True)]
+    np.save(tmp_path / "images.npy", load_digits().images[:5, None] / 16)
     (tmp_path / "flowers.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("lossbench")])
-def test_command(command, desk, monkeypatch):
-    words = shlex.split(command)
-    monkeypatch.setattr("sys.argv", words)
-    try:
-        main()
-    except SystemExit as end:
-        assert end.code in (0, None)  # noqa: PT017
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block[0].startswith("lossbench")], ids=lambda b: b[0])
+def test_commands(block, desk, monkeypatch):
+    """One after the other, as they stand in their block."""
+    for command in block:
+        words = shlex.split(command)
+        monkeypatch.setattr("sys.argv", words)
+        try:
+            main()
+        except SystemExit as end:
+            assert end.code in (0, None), command  # noqa: PT017
 
 
 def test_the_other_commands_are_known():

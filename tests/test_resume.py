@@ -327,7 +327,7 @@ def test_a_recorded_setting_that_names_code_is_typed_again(desk, monkeypatch):
     run = interrupted(desk, monkeypatch)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("dataset=diabetes", "dataset=diabetes model._target_=os.system", 1))
-    line = r"the run was started with model\._target_=os\.system, which names code: type it again if you trust it"
+    line = r"the run was started with model\._target_=os\.system, which may name code: type it again if you trust it"
     refused(desk, 5, line, "resume=run")
 
 
@@ -457,3 +457,21 @@ def test_a_second_signal_leaves_at_once(desk):
     assert "left at once; what was recorded is in run; go on with: lossbench train --config-dir mine resume=run" in out
     assert json.loads(Path("run/status.json").read_text())["status"] == "interrupted"
     assert read(Path("run/checkpoints/last").resolve()).facts["step"] % 10 == 0
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "loss=../../../../tmp/evil",
+        "loss=/tmp/evil",
+        "hydra.searchpath=[file:///tmp]",
+        "+loss@extra=/tmp/evil",
+        "experiment=[digits,../x]",
+    ],
+)
+def test_a_recorded_setting_that_could_bring_in_a_file_is_typed_again(desk, monkeypatch, word):
+    run = interrupted(desk, monkeypatch)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("dataset=diabetes", f"dataset=diabetes {word}", 1))
+    line = f"the run was started with {re.escape(word)}, which may name code: type it again if you trust it"
+    refused(desk, 5, line, "resume=run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from lossbench.app import _with_recorded
+from lossbench.app import with_recorded
 from lossbench.build import Run, build
 from lossbench.commands.load import composed
 from lossbench.commands.usage import Asked
@@ -21,7 +21,7 @@ def run(asked: Asked) -> None:
     Raises:
         LossbenchError: what `train` would raise before it begins.
     """
-    config = composed(_with_recorded([], asked.overrides), asked.config_dirs)
+    config = composed(with_recorded([], asked.overrides), asked.config_dirs)
     earlier = resume(config)
     built = build(config)
     notes = list(built.notes)

@@ -15,10 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from lossbench import catalog
-from lossbench.app import _check_choices, _check_config_dir
+from lossbench.app import check_choices, check_config_dir
 from lossbench.build import build_model
 from lossbench.compose import compose
 from lossbench.config import Config
@@ -30,9 +28,6 @@ from lossbench.hydra_errors import translate
 from lossbench.resume import differences
 from lossbench.saved import FOLDER, checkpoint_at, key_of, merged, recorded_overrides, run_of
 from lossbench.signatures import show
-
-_KEY = re.compile(r"(?!hydra\b)\w+(\.\w+)*")
-_OPTION = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,6 @@ class Saved:
             CheckpointError: the weights are another model's.
         """
         model = build_model(self.config.model, self.fitted.input_shape, self.fitted.task.outputs).eval()
-        if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # they take their shape from the first batch
-            with torch.no_grad():
-                model(torch.zeros(2, *self.fitted.input_shape))
         put_weights(self.checkpoint, model)
         return model.to(device)
 
@@ -90,9 +82,7 @@ def saved(path: Path, checkpoint: str | None, overrides: Sequence[str], config_d
     run, _ = run_of(path)
     chosen = _checkpoint(path, checkpoint)
     recorded = [word for word in recorded_overrides(run) if key_of(word) != "weights"]
-    words = merged(recorded, overrides)
-    _refuse_foreign(run, words[: len(words) - len(overrides)])
-    config = _recomposed(words, config_dirs)
+    config = _recomposed(merged(recorded, overrides), config_dirs)
     try:
         found = Saved(run, chosen, config, Fitted.from_json(chosen.json("data.json")))
         changes = found.changed("model")
@@ -114,8 +104,8 @@ def refuse_changes(run: Path, changes: Sequence[tuple[str, Any, Any]]) -> None:
 
 def composed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:
     """The config, as `lossbench train` would compose and check it; Hydra's own errors come as they are."""
-    _check_config_dir(_flags(config_dirs))
-    _check_choices(overrides)
+    check_config_dir(_flags(config_dirs))
+    check_choices(overrides)
     sys.path.append(str(Path.cwd()))  # a user's own loss.py is importable from where they stand
     return compose(*overrides, config_dirs=config_dirs)
 
@@ -136,19 +126,6 @@ def put_weights(checkpoint: Checkpoint, model: nn.Module, losses: nn.Module | No
 def warn(text: str) -> None:
     """A line for people, where standard output may be for programs."""
     sys.stderr.write(f"lossbench: note: {text}\n")
-
-
-def _refuse_foreign(run: Path, recorded: Sequence[str]) -> None:
-    """Refuse recorded settings that could bring in files of the directory's author: Hydra's own, and paths as options.
-
-    Raises:
-        CheckpointError: the first one.
-    """
-    for word in recorded:
-        key, _, value = word.lstrip("+~").partition("=")
-        options = value.strip("[]").split(",") if key in catalog.GROUPS else []
-        if not _KEY.fullmatch(key) or not all(map(_OPTION.fullmatch, options)):
-            raise CheckpointError(f"{run} was started with {word}, which may name code: type it again if you trust it")
 
 
 def _recomposed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:

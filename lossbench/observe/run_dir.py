@@ -75,12 +75,17 @@ class RunDirectory(Sink):
         self.incidents.append(
             {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in found.items()}
         )
-        _replace(self.path / "nonfinite.json", json.dumps(self.incidents, indent=2) + "\n")
+        _replace(self.path / "nonfinite.json", "[\n" + ",\n".join(map(json.dumps, self.incidents)) + "\n]\n")
         self.log(f"step {incident.row.step}: {incident.action}: {incident.text}")
 
     def release(self) -> None:
         """Let another process have the directory."""
         self._lock.close()
+
+    def reopen(self, step: int) -> None:
+        """The run goes on after `step`: what summed it up is no longer true."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+        self.log(f"resumed after step {step}")
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         _replace(self.path / "summary.json", json.dumps(_finite(summary), indent=2, default=str) + "\n")

@@ -50,13 +50,17 @@ class Screen(Sink):
             console.print(escape(" | ".join(self._words())), soft_wrap=True)
 
     def incident(self, incident: Incident) -> None:
-        if self.prints or self.progress is not None:
-            after = {"abort": "the run ends", "skip": "left out", "rollback": "back to the last checkpoint"}
-            step, what = incident.row.step, after.get(incident.action, "finite when it was run again")
-            console.print(escape(f"step {step}: {incident.text}; {what}"), soft_wrap=True)
+        after = {"skip": "; left out", "repeat": "; finite when it was run again"}
+        if incident.action != "abort":  # that one is the run's last word
+            self._say(f"step {incident.row.step}: {incident.text}{after.get(incident.action, '')}")
 
     def rewind(self, step: int) -> None:
         self.start, self.started, self.last = step, time.perf_counter(), None
+        self._say(f"back to step {step}, at a lower rate")
+
+    def _say(self, text: str) -> None:
+        if self.prints or self.progress is not None:
+            console.print(escape(text), soft_wrap=True)
 
     def close(self) -> None:
         if self.progress is not None:
