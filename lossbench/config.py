@@ -105,7 +105,7 @@ class TrainerOptions:
     max_rollbacks: Annotated[int, "[0, inf)"] = 3
     rollback_factor: Annotated[float, "(0, 1]"] = 0.5
     eval_every: Literal["epoch"] | Annotated[int, "[1, inf)"] = "epoch"
-    flush_every: Annotated[int, "[1, 1e6]"] = 100  # so many rows are held on the device
+    flush_every: Annotated[int, "[1, 1e6]"] = 200  # so many rows are held on the device
     monitor: str | None = None
     direction: Literal["min", "max"] | None = None
     early_stop: Annotated[int | None, "[1, inf)"] = None

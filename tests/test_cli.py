@@ -135,7 +135,14 @@ def test_cfg_prints_the_config_and_trains_nothing(cli, tmp_path, flags, first):
     settings = ["loss=huber", "dataset=diabetes", "loss.delta=2"]
     config = yaml.safe_load(printed(cli, *["train", *(flags + settings if first else settings + flags)]))
     assert config["loss"] == {"_target_": "lossbench.losses.huber", "delta": 2}
-    assert list(config) == ["output_root", "name", "seed", *sorted(catalog.GROUPS[:-1], key=list(config).index)]
+    assert list(config) == [
+        "output_root",
+        "name",
+        "resume",
+        "weights",
+        "seed",
+        *sorted(catalog.GROUPS[:-1], key=list(config).index),
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,6 +20,9 @@ class Buffers:
         self._saved: list[Tensor] = [torch.empty_like(self._at(*place)) for place in self._places]
         self.save()
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     @staticmethod
     def _at(module: nn.Module, name: str) -> Tensor:
         buffer = module._buffers[name]

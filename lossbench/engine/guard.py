@@ -95,7 +95,8 @@ class Guard:
 
     def save(self) -> None:
         """Before the forward pass: remember the buffers that it may change."""
-        self.buffers.save()
+        if self.buffers:
+            self.buffers.save()
 
     def take(self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """Step the optimizers, unless the step is bad.

@@ -43,6 +43,7 @@ class Recovery:
         self.explained = 0
         self.loss_scale = self.guard.scale.scaler.get_scale()
         self.state: dict[str, Any] = {}
+        self.names: dict[Any, str] = {p: name for module in player.modules for name, p in module.named_parameters()}
         # Some buffers hold infinities on purpose, such as an attention mask.
         self.buffers = [name for name, buffer in self._buffers() if all_finite([buffer])]
 
@@ -176,14 +177,12 @@ class Recovery:
 
     def _watched(self) -> Iterator[tuple[str, Tensor]]:
         """Parameters, the optimizers' moments, and the buffers that were finite at the start, with names."""
-        player = self.player
-        names: dict[Any, str] = {p: name for module in player.modules for name, p in module.named_parameters()}
-        yield from ((names[p], p.detach()) for p in player.parameters)
-        for optimizer in player.optimizers:
+        yield from ((self.names[p], p) for p in self.player.parameters)
+        for optimizer in self.player.optimizers:
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
                     if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1:
-                        yield f"{key} of {names[parameter]}", value
+                        yield f"{key} of {self.names[parameter]}", value
         found = dict(self._buffers())
         yield from ((name, found[name]) for name in self.buffers if name in found)
 

@@ -47,6 +47,11 @@ class Player:
     clip: Clip
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        device = self.parameters[0].device
+        on_device = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
+        self.generators = [torch.default_generator, *on_device]
+
     @property
     def modules(self) -> tuple[nn.Module, nn.Module]:
         """What is trained: the model, and the losses that have parameters or buffers of their own."""
@@ -62,10 +67,9 @@ class Player:
 
         So a step can be run again, and a resumed run draws what the uninterrupted one would have.
         """
-        seed, device = nth(self.seed, step), self.parameters[0].device
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        seed = nth(self.seed, step)
+        for generator in self.generators:
+            generator.manual_seed(seed)
 
     def step(self, micro_batches: Sequence[Batch]) -> Tensor:
         """One optimizer step on one or more micro-batches, as if they were one batch.

@@ -34,6 +34,7 @@ def tensors(tree: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
+@torch.no_grad()
 def all_finite(found: Sequence[Tensor]) -> bool:
     """Whether floating-point tensors of one device hold neither NaN nor Inf; one wait for the device if so."""
     if not found or bool(torch.isfinite(torch.stack(torch._foreach_norm(list(found))).sum())):

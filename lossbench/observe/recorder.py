@@ -46,7 +46,7 @@ class DeviceRecorder:
     Its memory does not grow with the number of steps.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, device: torch.device, flush_every: int = 100) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, device: torch.device, flush_every: int = 200) -> None:
         self.sinks, self.flush_every = list(sinks), flush_every
         self.buffer = torch.empty(flush_every, 4, device=device)
         self.heads: list[tuple[int, int, float]] = []

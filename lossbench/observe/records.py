@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +28,21 @@ class Damaged(Exception):
 
 def frame(payloads: Sequence[bytes]) -> bytes:
     """The payloads as records, in order: length, masked CRC of the length, payload, masked CRC of the payload."""
-    parts = []
-    for length, group in groupby(payloads, len):
-        records = list(group)
+    by_length: dict[int, list[int]] = {}
+    for place, payload in enumerate(payloads):
+        by_length.setdefault(len(payload), []).append(place)
+    framed = [b""] * len(payloads)
+    for length, places in by_length.items():
+        records = [payloads[place] for place in places]
         header = struct.pack("<Q", length)
         header += struct.pack("<I", one_masked_crc32c(header))
         if len(records) < MANY:
             crcs = [one_masked_crc32c(record) for record in records]
         else:
             crcs = masked_crc32c(np.frombuffer(b"".join(records), np.uint8).reshape(len(records), length)).tolist()
-        parts += [header + record + struct.pack("<I", crc) for record, crc in zip(records, crcs, strict=True)]
-    return b"".join(parts)
+        for place, record, crc in zip(places, records, crcs, strict=True):
+            framed[place] = header + record + struct.pack("<I", crc)
+    return b"".join(framed)
 
 
 def read(path: Path) -> Iterator[bytes]:
