@@ -150,7 +150,7 @@ def test_checkpoints_that_cannot_be_used(cli, runs):
 def test_a_run_of_code_that_was_typed(cli, runs):
     config = runs["digits"] / "config.yaml"
     config.write_text(config.read_text().replace("# lossbench train", "# lossbench train model._target_=os.getcwd", 1))
-    line = r"the run was started with model\._target_=os\.getcwd, which names code: type it again if you trust it"
+    line = r"the run was started with model\._target_=os\.getcwd, which may name code: type it again if you trust it"
     refused(cli, 5, line, "evaluate", runs["digits"])
 
 
@@ -160,7 +160,7 @@ def test_a_run_of_code_that_was_typed(cli, runs):
         "hydra.searchpath=[file://.]",
         "model=../../evil",
         "+experiment=[digits,../evil]",
-        "model@loss=mlp",
+        "model@loss=/tmp/evil",
         "model=${name}",
     ],
 )
