@@ -271,6 +271,7 @@ def test_the_device_gate_never_reads_on_the_host(optimizer, clip):
     player.step([batch(0)])  # the first step is looked at, on purpose
     with CountReads() as count:
         for i in range(3):
+            player.begin(i)
             player.step([batch(i)])
     assert count.reads == 0
 

@@ -186,7 +186,8 @@ def test_no_host_sync_on_cuda():
     player.step([batches[0]])
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in batches:
+        for step, batch in enumerate(batches):
+            player.begin(step)
             player.step([batch])
     finally:
         torch.cuda.set_sync_debug_mode("default")
