@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
+from weakref import WeakSet
 
 from lossbench.engine.record import Incident, StepRow
 from lossbench.errors import ConfigError, ResourceError
@@ -108,7 +109,13 @@ def lock(path: Path) -> TextIO:
     except BlockingIOError as error:
         file.close()
         raise ConfigError(f"{path} is in use: its run is still going on (status.json has the pid)") from error
+    _HELD.add(file)
     return file
+
+
+# A lock lasts until the last process that has its file ends, and loader processes may outlive a run that is killed.
+_HELD: WeakSet[TextIO] = WeakSet()
+os.register_at_fork(after_in_child=lambda: [file.close() for file in list(_HELD)])
 
 
 def read_json(path: Path, missing: Any) -> Any:
