@@ -91,15 +91,29 @@ def with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
         ConfigError: a sweep; one run is gone on with at a time.
         CheckpointError: there is no such run.
     """
-    asked = [word.partition("=")[2] for word in overrides if word.lstrip("+").startswith("resume=")]
+    sweeps = bool({"-m", "--multirun"} & set(flags))
+    words = list(overrides) if sweeps else [_with_plain_path(word) for word in overrides]
+    asked = [word.partition("=")[2].strip("'\"") for word in words if word.lstrip("+").startswith("resume=")]
     if not asked or asked[-1] in ("null", "auto"):
-        return list(overrides)
-    if {"-m", "--multirun"} & set(flags):
+        return words
+    if sweeps:
         raise ConfigError("resume=PATH goes on with one run; leave -m away")
     from lossbench.saved import merged, recorded_overrides, run_of
 
-    path, _ = run_of(Path(asked[-1].strip("'\"")))
-    return merged(recorded_overrides(path), overrides)
+    path, _ = run_of(Path(asked[-1].replace("\\'", "'")))
+    return merged(recorded_overrides(path), words)
+
+
+def _with_plain_path(override: str) -> str:
+    """A path put in quotes for Hydra, to which `,` and `=`, as a sweep's jobs have in their names, mean something."""
+    key, _, value = override.partition("=")
+    if (
+        key.lstrip("+") not in ("resume", "weights")
+        or not re.search(r"[^\w./-]", value)
+        or re.search("^['\"]|[$]{", value)
+    ):
+        return override
+    return "{}='{}'".format(key, value.replace("'", "\\'"))
 
 
 def _single(path: Path, overrides: list[str]) -> dict[str, Any]:

@@ -475,3 +475,17 @@ def test_a_recorded_setting_that_could_bring_in_a_file_is_typed_again(desk, monk
     (run / "config.yaml").write_text(config.replace("dataset=diabetes", f"dataset=diabetes {word}", 1))
     line = f"the run was started with {re.escape(word)}, which may name code: type it again if you trust it"
     refused(desk, 5, line, "resume=run")
+
+
+def test_a_job_of_a_sweep_is_a_run_like_others(desk, monkeypatch):
+    stop_after(monkeypatch, 25)
+    code, out, _ = desk("train", "-m", *QUICK, "seed=0,1", "hydra.sweep.dir=my 'sweep'")
+    assert (code, "interrupted; the jobs that ended are in my 'sweep'" in out) == (143, True)
+    (job,) = (path.parent for path in Path("my 'sweep'").rglob("status.json"))
+    assert "," in job.name
+    assert "=" in job.name
+    stop_after(monkeypatch, 0)
+    code, _, err = desk("train", f"resume={job}")
+    assert (code, err) == (0, "")
+    desk("train", *QUICK, "hydra.run.dir=whole")
+    assert_equal_runs("whole", job)
