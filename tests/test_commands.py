@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,9 +16,11 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from test_bad_inputs import ROWS, everything, here  # noqa: F401  # a fixture
 
 from lossbench.build import build
+from lossbench.commands.files import check_place
 from lossbench.commands.usage import USAGES
 from lossbench.compose import compose
 from lossbench.data import Fitted
+from lossbench.errors import ResourceError
 from lossbench.run import execute
 
 IRIS = load_iris()
@@ -239,6 +242,28 @@ def test_evaluate_prints_a_table_and_writes_json(cli, runs, tmp_path):
     assert re.search(rf"rmse .*\b{rmse:.4f}\b", out)
     assert all(word in out for word in ("best-000000", "train", "validation", "test"))
     refused(cli, 6, r"cannot write to 'no/found\.json': .*", "evaluate", runs["diabetes"], "--json", "no/found.json")
+
+
+def test_evaluate_writes_json_through_a_link_and_to_no_pipe(cli, runs, tmp_path):
+    link, real = tmp_path / "link.json", make(tmp_path / "real") / "found.json"
+    link.symlink_to(real)
+    for _ in range(2):  # what it leads to is not there, and is
+        assert printed(cli, "evaluate", runs["diabetes"], "--json", link)
+        assert link.is_symlink()
+        assert "metrics" in json.loads(real.read_text())
+        real.write_text("old")
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    line = r"cannot write to '.*pipe\.json': it is not a regular file; name one, or - for standard output"
+    refused(cli, 6, line, "evaluate", runs["diabetes"], "--json", pipe)
+    assert pipe.is_fifo()
+    line = r"cannot write to '.*pipe\.json': it is not a regular file; name one"
+    with pytest.raises(ResourceError, match=f"^{line}$"):
+        check_place(pipe, force=True)
+    link.unlink()
+    link.symlink_to(link)
+    line = r"cannot write to '.*link\.json': it is a link that leads in a circle; name a file"
+    refused(cli, 6, line, "evaluate", runs["diabetes"], "--json", link)
 
 
 def test_evaluate_any_checkpoint(cli, runs):

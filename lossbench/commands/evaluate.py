@@ -35,7 +35,7 @@ def run(asked: Asked) -> None:
     _check_settings(asked.overrides)
     target = asked.values.get("--json")
     if target not in (None, "-"):
-        check_place(Path(str(target)), force=True)
+        check_place(Path(str(target)), force=True, dash=True)
     found = saved(asked.path, asked.values.get("--checkpoint"), asked.overrides, asked.config_dirs)
     metrics = measure(found, asked.values.get("--split"), asked.overrides)
     if target is not None:
