@@ -287,12 +287,80 @@ def test_evaluate_other_data_by_the_trainings_scale_and_classes(cli, runs, train
     assert found["all"]["nll"] == pytest.approx(right["nll"])
     unknown = table(tmp_path / "unknown.csv", [*LINES[:60], "1,2,3,4,rose", "1,2,3,4,rose"])
     refused(
-        cli, 3, r"class 'rose' of example 60 is not among the 3 .*", "evaluate", runs["iris"], f"dataset.path={unknown}"
+        cli,
+        3,
+        r"the target 'species', line 62: class 'rose' is not among the 3 classes .* \(setosa, versicolor, virginica\)",
+        "evaluate",
+        runs["iris"],
+        f"dataset.path={unknown}",
     )
     line = r"these are not the data that .* was trained on: .*"
     refused(cli, 5, line, "evaluate", runs["iris"], f"dataset.path={other}", "--split=test")
     moved = table(tmp_path / "moved.csv", LINES)
     assert metrics(cli, runs["iris"], f"dataset.path={moved}", "--split=test")["test"].items() >= own.items()
+
+
+@pytest.fixture
+def mixed(cli, tmp_path):
+    """A run on a CSV file with words, and a regression or class target; returns its directory."""
+
+    def train(target, *words):
+        lines = [f"{i % 11},{['red', 'blue', 'green'][i % 3]},{i % 3 == 0:d},{i * 0.37 + i % 5}" for i in range(90)]
+        table(tmp_path / "mixed.csv", lines, "size,color,kind,cost")
+        other = "cost" if target == "kind" else "kind"
+        data = ["dataset=csv", "dataset.path=mixed.csv", f"dataset.target={target}", f"dataset.drop=[{other}]"]
+        printed(cli, "train", *data, "trainer.steps=20", "hydra.run.dir=run", *words)
+        return tmp_path / "run"
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("head", "lines"),
+    [
+        ("size,color,kind", ["3,red,1"]),
+        ("size,color,kind", ["3,red,1.0", "4,blue,01"]),
+        ("size,color,kind", [f"{i},word{i},{i % 2}" for i in range(60)]),
+        ("size,color,kind", [f",{i},{i % 2}" for i in range(9)]),
+        ("kind,size,color", ["0,5,", "1,6,", "1,,NA"]),
+    ],
+    ids=["one row", "one class", "different texts", "an empty column, and words that hold digits", "no words"],
+)
+def test_evaluate_reads_what_predict_does(cli, mixed, tmp_path, head, lines):
+    run, new = mixed("kind"), table(tmp_path / "new.csv", lines, head)
+    found = metrics(cli, run, "dataset.path=new.csv")["all"]
+    said = predicted(cli, run, new, tmp_path / "out.csv")
+    kinds = [float(line.split(",")[head.split(",").index("kind")]) for line in lines]
+    assert found["accuracy"] == np.mean([float(p) == kind for p, kind in zip(said["prediction"], kinds, strict=True)])
+
+
+def test_evaluate_of_few_numbers(cli, mixed, tmp_path):
+    run = mixed("cost", "dataset.task=regression")
+    table(tmp_path / "new.csv", ["3,red,1", "4,blue,2", "5,blue,2"], "size,color,cost")
+    assert metrics(cli, run, "dataset.path=new.csv")["all"]["rmse"] > 0
+    assert printed(cli, "evaluate", run, "dataset.path=new.csv")
+    table(tmp_path / "new.csv", ["3,red,1"], "size,color,cost")
+    assert metrics(cli, run, "dataset.path=new.csv")["all"]["rmse"] > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "rows", "words"),
+    [
+        (3, r"the target 'kind', line 3: class 'alien' is not among the 2 classes .* \(0, 1\)", "alien", ""),
+        (3, r"the target 'kind', line 3: class '2' is not among the 2 classes .*", "2", ""),
+        (3, r"the target 'kind' is missing in 1 row, first at line 3", "", ""),
+        (3, r"dataset\.target: no column 'price' .*", "1", "dataset.target=price"),
+        (3, r"new\.csv, line 2: column 'size' is 'large', and the model was trained on numbers there", "1", "large"),
+        (2, r"dataset\.target names 'size', and the model was trained with that column .*", "1", "dataset.target=size"),
+        (2, r"dataset\.drop names 'color', and the model .*", "1", "dataset.drop=[color]"),
+        (2, r"dataset\.task=regression, and the model was trained for task binary", "1", "dataset.task=regression"),
+    ],
+)
+def test_evaluate_says_what_does_not_fit_the_model(cli, mixed, tmp_path, code, line, rows, words):
+    run = mixed("kind")
+    size = words if words == "large" else "3"
+    table(tmp_path / "new.csv", [f"{size},red,1", f"4,blue,{rows}"], "size,color,kind")
+    refused(cli, code, line, "evaluate", run, "dataset.path=new.csv", *([words] if "=" in words else []))
 
 
 def test_evaluate_all_rows_in_one_piece(cli, runs, trained):
@@ -363,7 +431,7 @@ def inputs(tmp_path):
 
 def predicted(cli, run, source, target, *words):
     out = printed(cli, "predict", run, "--input", source, "--output", target, *words)
-    assert f" predictions in {target}" in out
+    assert re.search(rf"\d predictions? in {re.escape(str(target))}\n", out)
     if target.suffix == ".npz":
         with np.load(target) as arrays:
             return dict(arrays)

@@ -10,7 +10,7 @@ import torch
 from lossbench.data import DatasetOptions, Fitted, Source, SplitShares, Table, prepare
 from lossbench.data.bundled import digits
 from lossbench.data.csv import csv
-from lossbench.data.inputs import read_inputs
+from lossbench.data.inputs import read_inputs, read_source
 from lossbench.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -71,6 +71,20 @@ def test_a_table_is_read_as_the_training_read_it(tmp_path, table, name, text, op
 def test_a_single_row_is_enough(tmp_path, table):
     features = read_inputs(write(tmp_path / "one.csv", "age,zip,color\n31,1000,red\n"), table)
     np.testing.assert_array_equal(table.inputs(features, CPU).numpy(), wanted(table)[:1])
+
+
+@pytest.mark.parametrize(
+    ("classes", "cells", "ids"), [("1 2.5 10", "10.0 2.50 01", [2, 1, 0]), ("1 01 x", "x 1 01", [2, 0, 1])]
+)
+def test_classes_are_known_as_the_training_read_them(tmp_path, classes, cells, ids):
+    """Numbers by their value; where one is a word, all by their text."""
+    path = write(tmp_path / "train.csv", "a,y\n" + "".join(f"{i},{classes.split()[i % 3]}\n" for i in range(60)))
+    trained = fitted(csv(path=str(path), target="y", task="multiclass"))
+    write(path, "y,a\n" + "".join(f"{cell},1\n" for cell in cells.split()))
+    source = read_source(trained, path=str(path), target="y")
+    by_hand = {name: i for i, name in enumerate(trained.classes)}
+    assert source.target.tolist() == [by_hand[classes.split()[k]] for k in ids]
+    assert len(trained.split(source, CPU)) == 3
 
 
 def test_a_tab_separated_header_may_hold_commas(tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from lossbench.commands.load import Saved, put_weights, refuse_changes, saved, w
 from lossbench.commands.usage import OF_EVALUATE, Asked
 from lossbench.config import NO_MATTER
 from lossbench.console import console, say
+from lossbench.data.csv import csv
+from lossbench.data.inputs import read_source
+from lossbench.data.table_encoding import TableEncoding
 from lossbench.device import pick_device, pick_precision
 from lossbench.engine import Metrics, Objective, Part, autocast, evaluate
 from lossbench.errors import CheckpointError, ConfigError
@@ -87,8 +91,8 @@ def of_other_data(found: Saved) -> Metrics:
     config = found.config
     device = pick_device(config.trainer.device)
     dataset = config.dataset
-    if dataset.values.get("task") == "auto":  # known, and few rows can look like another
-        dataset = replace(dataset, values={**dataset.values, "task": found.fitted.task.name})
+    if dataset.target is csv and isinstance(found.fitted.encoding, TableEncoding):
+        dataset = replace(dataset, target=partial(read_source, found.fitted))  # few rows can look like other data
     source = load_source(dataset)
     for note in source.notes:
         warn(note)

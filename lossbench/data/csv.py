@@ -50,9 +50,7 @@ def csv(
         DataError: no such file or column, a ragged row, text in a numeric column, or a missing target, each
             with its line in the file.
     """
-    if target in (*drop, *categorical):
-        key = "drop" if target in drop else "categorical"
-        raise ConfigError(f"dataset.{key} names the target '{target}'; take it out of the list")
+    check_names(target, drop, categorical)
     texts, lines, nameless = read_cells(Path(path).expanduser(), delimiter, encoding)
     for name in dict.fromkeys(drop):
         _, texts = texts.pop(name, "dataset.drop")
@@ -70,15 +68,36 @@ def csv(
     return Source(Table(features), values, kind, classes, (*notes, *left_out))
 
 
-def _target(wanted: Column, name: str, task: str, lines: list[int]) -> tuple[TaskName, NDArray[Any], tuple[str, ...]]:
-    """The task, the target as numbers or class indices, and the classes' names."""
-    what, n = f"the target '{name}'", len(wanted)
+def check_names(target: str, drop: Sequence[str], categorical: Sequence[str]) -> None:
+    """Refuse a target that is also dropped or categorical."""
+    if target in (*drop, *categorical):
+        key = "drop" if target in drop else "categorical"
+        raise ConfigError(f"dataset.{key} names the target '{target}'; take it out of the list")
+
+
+def refuse_gaps(what: str, wanted: Column, lines: list[int]) -> None:
     gaps = [i for i, cell in enumerate(wanted) if cell is None]
     if gaps:
         raise DataError(f"{what} is missing in {plural(len(gaps), 'row')}, first at line {lines[gaps[0]]}")
-    numbers, odd = as_numbers(wanted)
-    if odd and task == "regression":
+
+
+def refuse_text(what: str, wanted: Column, odd: list[int], lines: list[int]) -> None:
+    if odd:
         raise DataError(f"{what}, line {lines[odd[0]]}: {quoted(wanted[odd[0]])} is not a number")
+
+
+def class_name(level: float) -> str:
+    """What a class is called that the file has as a number."""
+    return str(int(level)) if level.is_integer() else repr(level)
+
+
+def _target(wanted: Column, name: str, task: str, lines: list[int]) -> tuple[TaskName, NDArray[Any], tuple[str, ...]]:
+    """The task, the target as numbers or class indices, and the classes' names."""
+    what, n = f"the target '{name}'", len(wanted)
+    refuse_gaps(what, wanted, lines)
+    numbers, odd = as_numbers(wanted)
+    if task == "regression":
+        refuse_text(what, wanted, odd, lines)
     if task == "auto":
         _refuse_stray(what, wanted, odd, lines, "dataset.task=multiclass")
     if not odd:
@@ -97,7 +116,7 @@ def _target(wanted: Column, name: str, task: str, lines: list[int]) -> tuple[Tas
         raise DataError(f"{what} has {len(levels)} different values in {plural(n, 'row')}: is it the right column?")
     index = {level: i for i, level in enumerate(levels)}
     found = np.array([index[cell] for cell in (wanted if odd else numbers.tolist())])
-    names = levels if odd else [str(int(v)) if v.is_integer() else repr(v) for v in levels]
+    names = levels if odd else [class_name(v) for v in levels]
     return ("binary" if task == "binary" else "multiclass"), found, tuple(names)
 
 

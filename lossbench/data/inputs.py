@@ -1,23 +1,28 @@
-"""Files of inputs without targets, read as a trained model's encoding needs them."""
+"""Files of inputs, with targets or without, read as a trained model's encoding needs them."""
 
 from __future__ import annotations
 
 import importlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lossbench.data.cells import Column, as_numbers, quoted, read_cells, refuse_huge
+from lossbench.data.csv import check_names, class_name, refuse_gaps, refuse_text
 from lossbench.data.encoding import check_array
 from lossbench.data.fitted import Fitted
+from lossbench.data.source import Source, TaskName
 from lossbench.data.table import Table
 from lossbench.data.table_encoding import TableEncoding
+from lossbench.data.target import listed
 from lossbench.errors import ConfigError, DataError, first_line
+from lossbench.tasks import Multiclass, Regression
 
 TABLES, ARRAYS = (".csv", ".tsv", ".parquet"), (".npy", ".npz")
 NAMES = ("input", "inputs")  # of the array to take from an .npz file that holds several
@@ -57,12 +62,87 @@ def read_inputs(
     return features
 
 
+def read_source(
+    fitted: Fitted,
+    *,
+    path: str,
+    target: str,
+    task: str = "auto",
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    delimiter: str = "auto",
+    encoding: str = "utf-8-sig",
+) -> Source:
+    """A CSV file with targets, for `fitted.split`: `data.csv.csv` with nothing inferred.
+
+    What the columns hold, the task and the classes are known from the training, so that few rows or one class are
+    enough. Columns that the encoding does not need are ignored.
+
+    Args:
+        fitted: of a model that was trained on a table.
+
+    Raises:
+        ConfigError: another task, or a target or dropped column that the model takes as a feature.
+        DataError: as `read_inputs`, or a target that is missing, is no number, or is a class that the training did
+            not have, each with its line.
+    """
+    needs = fitted.encoding.columns if isinstance(fitted.encoding, TableEncoding) else {}
+    check_names(target, drop, categorical)
+    for key, names in {"target": [target], "drop": drop}.items():
+        for name in names:
+            if name in needs:
+                raise ConfigError(
+                    f"dataset.{key} names '{name}', and the model was trained with that column as a feature"
+                )
+    if task not in ("auto", fitted.task.name):
+        raise ConfigError(f"dataset.task={task}, and the model was trained for task {fitted.task.name}")
+    file = Path(path).expanduser()
+    texts, lines, _ = read_cells(file, delimiter, encoding)
+    wanted, rest = texts.pop(target, "dataset.target")
+    return Source(
+        _columns(file, rest, needs, lines),
+        _targets(wanted, target, fitted, lines),
+        cast(TaskName, fitted.task.name),
+        fitted.classes,
+    )
+
+
+def _targets(wanted: Column, name: str, fitted: Fitted, lines: list[int]) -> Column:
+    """The target as numbers or class ids of the training."""
+    what = f"the target '{name}'"
+    refuse_gaps(what, wanted, lines)
+    numbers, odd = as_numbers(wanted)
+    if isinstance(fitted.task, Regression):
+        refuse_text(what, wanted, odd, lines)
+        refuse_huge(what, numbers, lines)
+        return numbers
+    count = fitted.task.classes if isinstance(fitted.task, Multiclass) else 2
+    classes = fitted.classes or tuple(map(str, range(count)))
+    names = wanted.tolist()
+    if not as_numbers(np.array(classes, dtype=object))[1]:  # 1, 1.0 and 01 are then the same class
+        others = set(odd)
+        names = [cell if i in others else class_name(float(cell)) for i, cell in enumerate(names)]
+    ids = {known: i for i, known in enumerate(classes)}
+    for i, found in enumerate(names):
+        if found not in ids:
+            raise DataError(
+                f"{what}, line {lines[i]}: class {quoted(wanted[i])} is not among the {count} classes that the model "
+                f"was trained on{listed(classes)}"
+            )
+    return np.array([ids[found] for found in names])
+
+
 def _either(words: tuple[str, ...]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _csv(path: Path, needs: dict[str, str], delimiter: str, encoding: str) -> Table:
     texts, lines, _ = read_cells(path, delimiter, encoding, keys="--")
+    return _columns(path, texts, needs, lines)
+
+
+def _columns(path: Path, texts: Table, needs: dict[str, str], lines: list[int]) -> Table:
+    """The columns of text that are needed, as numbers where these are."""
     _refuse_lacking(path, texts, needs)
     columns = {}
     for name, kind in needs.items():

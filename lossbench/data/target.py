@@ -81,12 +81,13 @@ def by_name(target: NDArray[Any], names: tuple[str, ...], classes: tuple[str, ..
         first = int(unknown[0])
         raise DataError(
             f"class '{names[int(target[first])]}' of example {first} is not among the {count} classes that the model "
-            f"was trained on{_listed(classes)}"
+            f"was trained on{listed(classes)}"
         )
     return ids
 
 
-def _listed(names: tuple[str, ...], n: int = 12) -> str:
+def listed(names: tuple[str, ...], n: int = 12) -> str:
+    """The names in brackets, to follow what they are; nothing where there are none."""
     more = f", ... {len(names) - n} more" if len(names) > n else ""
     return f" ({', '.join(names[:n])}{more})" if names else ""
 
