@@ -555,11 +555,12 @@ def test_an_exported_model_gives_what_the_model_gives(cli, runs, trained, kind, 
 
     out = printed(cli, "export", runs[name], "--format", kind)
     folder = runs[name] / "export"
-    assert sorted(p.name for p in folder.iterdir()) == ["data.json", "model.onnx" if kind == "onnx" else "model.pt2"]
+    model = "model.onnx" if kind == "onnx" else "model.pt2"
+    assert sorted(p.name for p in folder.iterdir()) == ["model.data.json", model]
     assert re.search(r"on batches of 1, 2, 7 at most \S+ from the model\n", out)
-    assert f"{folder / 'data.json'} says how" in out
+    assert f"{folder / 'model.data.json'} says how" in out
     _, run = trained[name]
-    fitted = Fitted.from_json(json.loads((folder / "data.json").read_text()))
+    fitted = Fitted.from_json(json.loads((folder / "model.data.json").read_text()))
     features = (load_digits().images / 16)[:, None] if name == "digits" else None
     rows = run.data.test.rows[:5]
     inputs = run.data.test.inputs[:5] if features is None else fitted.inputs(features[rows], torch.device("cpu"))
@@ -577,7 +578,11 @@ def test_an_exported_model_gives_what_the_model_gives(cli, runs, trained, kind, 
 
 def test_where_an_export_goes(cli, runs, tmp_path):
     assert printed(cli, "export", runs["iris"], "--output", "mine.pt2", "--checkpoint=step-40")
-    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["data.json", "mine.pt2"]
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["mine.data.json", "mine.pt2"]
+    data = (tmp_path / "mine.data.json").read_bytes()
+    assert printed(cli, "export", runs["digits"], "--output", "other.PT2", "--force")
+    assert (tmp_path / "mine.data.json").read_bytes() == data != (tmp_path / "other.data.json").read_bytes()
+    (tmp_path / "third.data.json").write_text("mine")
     refused(
         cli,
         2,
@@ -587,8 +592,8 @@ def test_where_an_export_goes(cli, runs, tmp_path):
         "--format=onnx",
         "--output=mine.pt2",
     )
-    refused(cli, 2, r"'data\.json' is there already; .*", "export", runs["digits"], "--output", "other.pt2")
-    assert not (tmp_path / "other.pt2").exists()
+    refused(cli, 2, r"'third\.data\.json' is there already; .*", "export", runs["digits"], "--output", "third.pt2")
+    assert not (tmp_path / "third.pt2").exists()
     refused(
         cli,
         6,
@@ -649,6 +654,19 @@ def test_a_model_that_cannot_be_exported(cli, own):
     run = own("model=branches")
     refused(cli, 2, r"the model cannot be exported \(torch\): .+", "export", run, "--config-dir", "conf")
     assert not (run / "export").exists()
+
+
+def test_weights_that_are_not_finite(cli, tmp_path):
+    words = ["dataset=diabetes", "optim=sgd", "optim.lr=1e30", "trainer.nonfinite=off", "trainer.steps=12"]
+    assert cli("train", *words, "hydra.run.dir=run")[0] == 0
+    for kind in ("torch", "onnx"):
+        line = r"the model's outputs are not finite: nothing to export; --checkpoint names another one"
+        refused(cli, 2, line, "export", "run", "--format", kind, "--checkpoint", "last")
+    for split in ("test", "all"):
+        code, out, err = cli("evaluate", "run", "--checkpoint", "last", "--split", split, "--json", "-")
+        assert code == 0
+        assert json.loads(out)["metrics"][split]["rmse"] is None
+        assert re.fullmatch(r"lossbench: note: the weights of \S+ are not finite: its metrics mean nothing\n", err)
 
 
 # Options of the user's own

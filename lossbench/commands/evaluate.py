@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossbench.build import EVALUATION_BATCH, build, load_source
 from lossbench.commands.files import check_place, replaced
@@ -82,6 +82,7 @@ def of_own_data(found: Saved, split: str | None) -> dict[str, Metrics]:
             "--split all measures every row"
         )
     put_weights(found.checkpoint, *built.player.modules)
+    _warn_of(built.player.model, found)
     splits = {"train": built.data.train, "val": built.data.val, "test": built.data.test}
     return {name: built.evaluate(rows) for name, rows in splits.items() if split in (None, name)}
 
@@ -96,9 +97,10 @@ def of_other_data(found: Saved) -> Metrics:
     source = load_source(dataset)
     for note in source.notes:
         warn(note)
-    task = found.fitted.task
+    task, model = found.fitted.task, found.model(device)
+    _warn_of(model, found)
     metrics = evaluate(
-        found.model(device),
+        model,
         task,
         Objective([Part("none", 1.0, _nothing, task.pair)]),
         found.fitted.split(source, device, timeout=config.dataset_options.timeout),
@@ -141,6 +143,11 @@ def _check_settings(overrides: Sequence[str]) -> None:
             raise ConfigError(f"evaluate takes {', '.join(OF_EVALUATE)} and dataset.KEY=VALUE; {key} is the run's own")
 
 
+def _warn_of(model: nn.Module, found: Saved) -> None:
+    if not all(weights.isfinite().all() for weights in model.parameters()):
+        warn(f"the weights of {found.checkpoint.path} are not finite: its metrics mean nothing")
+
+
 def _nothing(outputs: Tensor, _: Tensor) -> Tensor:
     """In the place of a loss: the training's has no meaning for other data."""
     return outputs.new_zeros(())
@@ -153,5 +160,9 @@ def _table(metrics: Mapping[str, Metrics]) -> Table:
         table.add_column({"val": "validation"}.get(split, split), justify="right")
     for name in next(iter(metrics.values())):
         values = [values[name] for values in metrics.values()]
-        table.add_row(name, *("-" if value != value else f"{value:.4f}" for value in values))
+        table.add_row(name, *map(_shown, values))
     return table
+
+
+def _shown(value: float) -> str:
+    return "-" if value != value else f"{value:.4f}" if abs(value) <= 1e6 else f"{value:.4g}"

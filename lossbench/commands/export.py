@@ -41,7 +41,7 @@ def run(asked: Asked) -> None:
         _need_onnx()
     found = saved(asked.path, asked.values.get("--checkpoint"), ["trainer.device=cpu"], asked.config_dirs)
     path = _place(asked.values.get("--output"), found.run / FOLDER, SUFFIXES[kind])
-    beside, data = path.with_name("data.json"), packed_json(found.fitted.to_json())
+    beside, data = path.with_suffix(".data.json"), packed_json(found.fitted.to_json())
     if "--output" in asked.values or path.parent.is_dir():
         check_place(path, force=force)
         check_place(beside, force=force or (beside.is_file() and beside.read_bytes() == data))
@@ -62,10 +62,11 @@ def export(kind: str, model: nn.Module, shape: tuple[int, ...], path: Path) -> s
     """Write the model, read it again and compare; what to say of it.
 
     Raises:
-        ConfigError: the model cannot be exported, or gives other outputs once it is.
+        ConfigError: the model cannot be exported, or gives other outputs once it is, or none that are finite.
     """
     try:
         with _quiet():
+            _refuse_unusable(model, shape)
             exported = EXPORTS[kind](model, shape, path)
             off = None if exported is None else difference(model, exported, shape)
     except (LossbenchError, OSError):
@@ -138,6 +139,13 @@ def difference(model: nn.Module, exported: Function, shape: tuple[int, ...]) -> 
     return largest
 
 
+def _refuse_unusable(model: nn.Module, shape: tuple[int, ...]) -> None:
+    with torch.no_grad():
+        outputs = model(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
+    if not outputs.isfinite().all():
+        raise ConfigError("the model's outputs are not finite: nothing to export; --checkpoint names another one")
+
+
 def _need_onnx() -> None:
     for name in ("onnx", "onnxscript"):
         try:
@@ -149,7 +157,7 @@ def _need_onnx() -> None:
 def _place(output: str | None, folder: Path, suffix: str) -> Path:
     if output is None:
         return folder / f"model{suffix}"
-    if Path(output).suffix != suffix:
+    if Path(output).suffix.lower() != suffix:
         raise ConfigError(f"--output must end in {suffix}, got '{output}'")
     return Path(output)
 

@@ -124,7 +124,8 @@ lossbench export PATH [--format torch|onnx] [--output FILE]: a trained model as 
 {_PATHS}
 torch (default) is a torch.export program, onnx an ONNX model; both take batches of any size. It is loaded again and
 compared with the model before it is kept, as export/model.pt2 or export/model.onnx in the run's directory, or as the
-FILE of --output. Its inputs are encoded ones: data.json, beside it, says how. --force overwrites an earlier one.
+FILE of --output. Its inputs are encoded ones: NAME.data.json beside it (model.data.json, say) says how. --force
+overwrites earlier ones.
 
   lossbench export outputs/DATE/TIME-NAME --format onnx
 """,
