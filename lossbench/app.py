@@ -50,7 +50,6 @@ def train(arguments: Sequence[str]) -> None:
     overrides = with_recorded(flags, overrides)
     check_choices(overrides)
     register_resolvers()
-    sys.path.append(os.getcwd())  # a user's own loss.py is importable from where they stand
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     sys.argv = [sys.argv[0], *flags, *overrides]
     _prepared.clear()
@@ -94,10 +93,14 @@ def with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
     sweeps = bool({"-m", "--multirun"} & set(flags))
     words = list(overrides) if sweeps else [_with_plain_path(word) for word in overrides]
     asked = [word.partition("=")[2].strip("'\"") for word in words if word.lstrip("+").startswith("resume=")]
-    if not asked or asked[-1] in ("null", "auto"):
+    if not asked or asked[-1] == "null":
         return words
     if sweeps:
-        raise ConfigError("resume=PATH goes on with one run; leave -m away")
+        raise ConfigError("resume goes on with one run; leave -m away")
+    if asked[-1] == "auto":
+        return words
+    if any(word.lstrip("+").startswith("weights=") for word in words):
+        raise ConfigError("resume=PATH goes on with a run's own weights; leave weights away")
     from lossbench.saved import merged, recorded_overrides, run_of
 
     path, _ = run_of(Path(asked[-1].replace("\\'", "'")))
@@ -174,10 +177,14 @@ def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: 
         text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
         row = {"status": "failed", "metrics": {}, "error": " ".join(text.split())}
         _leave_empty(path)
+    shown = os.path.relpath(path)
     if row["status"] == "interrupted":
+        say(f"{path.name}: stopped after step {row['steps']}, and saved{_way_back(path, shown)}")
         stop.leave()
     outcome = row.get("error") or f"val {row['best']['metric']} {row['best']['value']:.4g}, {row['seconds']:.1f} s"
     say(f"{path.name}: {row['status']}; {outcome}")
+    if stop.asked():  # too late for this job, and before the next
+        stop.leave()
     return {**row, "settings": settings, "directory": str(path)}
 
 
@@ -196,10 +203,17 @@ def before_run(config: DictConfig) -> None:
     try:
         checked = check_composed(config)
         earlier = resume(checked)
-        if earlier:
-            with read_write(config.hydra):
-                config.hydra.run.dir = str(earlier.path)
-        _prepared.append((build(checked), earlier))
+        try:
+            run = build(checked)
+            if earlier:
+                earlier.load(run)
+                with read_write(config.hydra):
+                    config.hydra.run.dir = str(earlier.path)
+        except BaseException:
+            if earlier:
+                earlier.lock.close()
+            raise
+        _prepared.append((run, earlier))
     except Exception as error:
         raise Refused(error) from error
 

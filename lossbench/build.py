@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lossbench.config import Call, Config, by_class, fitting_loss
 from lossbench.console import say
@@ -35,7 +35,7 @@ from lossbench.engine import (
     choose_gate,
     evaluate,
 )
-from lossbench.engine.checkpoints import check_shapes, join_modules
+from lossbench.engine.checkpoints import check_shapes, modules_of
 from lossbench.engine.precision import PrecisionName
 from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line, refuse_memory
 from lossbench.optim import Schedule
@@ -185,9 +185,9 @@ def _materialise(name: str, model: nn.Module, input_shape: tuple[int, ...]) -> N
 def _start_from(path: Path, model: nn.Module) -> None:
     """Give the model the weights of another run's checkpoint, its best ones where the path names the run."""
     checkpoint = checkpoint_at(path, "best", say)
-    (weights,) = join_modules(checkpoint.tensors("model.safetensors"), {}, [model])
-    check_shapes(checkpoint.path, [weights], [{k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}])
-    model.load_state_dict(weights, strict=False)
+    (weights,) = modules_of(checkpoint, [model])
+    check_shapes(checkpoint.path, [weights], [model.state_dict()])
+    model.load_state_dict(weights)
 
 
 def _objective(config: Config, data: Data, device: torch.device) -> Objective:
@@ -249,11 +249,13 @@ def _schedule(
     call, options = config.scheduler, config.scheduler_options
     metric = options.metric or monitor
     direction = _direction(data, metric, "scheduler.metric")
+    if metric == monitor:
+        direction = config.trainer.direction or direction
 
     def main(optimizer: Optimizer, moves: int) -> Any:
-        known = parameters(call.target)
         values = fill_lengths(call.values, required(call.target), moves, optimizer.param_groups[0]["lr"])
-        mode = {"mode": direction} if "mode" in known and "mode" not in values else {}
+        follows = isinstance(call.target, type) and issubclass(call.target, ReduceLROnPlateau)
+        mode = {"mode": direction} if follows and "mode" not in values else {}
         cycles = values.get("cycle_momentum") and not {"momentum", "betas"} & optimizer.defaults.keys()
         if cycles:
             values["cycle_momentum"] = False  # the optimizer has none to cycle

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from lossbench import __version__
 from lossbench.commands.usage import USAGES, parse
-from lossbench.errors import ConfigError, LossbenchError, did_you_mean, refuse_memory
+from lossbench.errors import ConfigError, LossbenchError, did_you_mean, printable, refuse_memory
 
 USAGE = """\
 lossbench: which loss, optimizer or schedule is better, by how much, and is the difference real.
@@ -40,8 +40,8 @@ Any command takes --debug, which shows the traceback of an error.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit.
 
-    0 done, 1 internal error, 2 usage or config, 3 data, 4 diverged, 6 resource, 10 a sweep with failed jobs,
-    130 interrupted, 143 terminated.
+    0 done, 1 internal error, 2 usage or config, 3 data, 4 diverged, 5 checkpoint, 6 resource, 10 a sweep with failed
+    jobs, 130 interrupted, 143 terminated.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -139,7 +139,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
         text, code = f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1
     else:
         text, code = str(found), found.code
-    sys.stderr.write("lossbench: error: " + " ".join(text.split()) + "\n")
+    sys.stderr.write(f"lossbench: error: {printable(text)}\n")
     return code
 
 

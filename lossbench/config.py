@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -338,6 +341,8 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
     """
     from hydra._internal.utils import _locate  # hydra.utils.get_object also logs what it raises
 
+    if isinstance(path, str):
+        _find_in_current_directory(path.partition(".")[0])
     if not isinstance(path, str):
         raise ConfigError(f"{group}: its YAML file must have _target_: a function's or class's import path")
     try:
@@ -351,6 +356,19 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{group}._target_: '{path}' is not a function or class")
     return found  # type: ignore[no-any-return]
+
+
+def _find_in_current_directory(module: str) -> None:
+    """Let a user's own module be found where they stand, if it is found nowhere else.
+
+    Not before: whatever is optional to a library would be looked for there too, in a stranger's directory as well.
+    """
+    try:
+        found = module in sys.modules or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return
+    if not found and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _unresolved(cfg: DictConfig) -> dict[str, Any]:

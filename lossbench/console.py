@@ -8,6 +8,8 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
+from lossbench.errors import printable
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
@@ -22,4 +24,4 @@ console = _Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 def say(text: str) -> None:
     """A line, with nothing in it read as markup."""
-    console.print(escape(text), soft_wrap=True)
+    console.print(escape(printable(text)), soft_wrap=True)

@@ -61,6 +61,11 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'es' if noun.endswith(('s', 'tch', 'x')) else 's'}"
 
 
+def printable(text: str) -> str:
+    """As one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, or its type where it says nothing."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

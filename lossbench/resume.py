@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lossbench.build import Run
 from lossbench.config import NO_MATTER, Config
 from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine.checkpoint import Checkpoint
-from lossbench.engine.checkpoints import found, load
+from lossbench.engine.checkpoints import found, load, number
 from lossbench.errors import CheckpointError, ConfigError
 from lossbench.observe.run_dir import lock, read_json
 from lossbench.saved import FOLDER, checkpoint_at, run_of
@@ -41,40 +41,50 @@ MAY_CHANGE = (
     "trainer.deterministic",
     "trainer.compile",
 )
-RATES = ("optim.", "scheduler.", "trainer.epochs", "trainer.steps")
+# By the reason of its end, what makes a finished run longer.
+FINISHED = {
+    "length": "trainer.epochs=N with a larger N",
+    "max_time": "a larger trainer.max_time",
+    "early_stop": "a larger trainer.early_stop, or null,",
+}
 LENGTH = ("trainer.epochs", "trainer.steps", "trainer.max_time", "trainer.early_stop")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Resume:
-    """A run to go on with.
+    """A run to go on with, whose directory no other process can have meanwhile.
 
     Attributes:
-        own_rates: the rate, the schedule or the length has changed: the schedule is built anew and moved on.
-        notes: what has changed.
+        changed: the keys that differ from what they were, and may.
+        notes: the same for people.
+        lock: to be closed when the run has ended.
+        progress: where the recorder goes on from; `load` fills it in.
     """
 
     path: Path
     checkpoint: Checkpoint
-    own_rates: bool
+    changed: tuple[str, ...]
     notes: tuple[str, ...]
+    lock: TextIO
+    progress: dict[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
         return int(self.checkpoint.facts["step"])
 
-    def load(self, run: Run) -> dict[str, Any]:
-        """Put the checkpoint into the run; returns the recorder's progress.
+    def load(self, run: Run) -> None:
+        """Put the checkpoint into the run.
 
         Raises:
-            CheckpointError: it does not fit, or it was trained in another precision.
-            ConfigError: the run has nothing left to train.
+            CheckpointError: it is of another model or optimizer.
+            ConfigError: the run is asked to be shorter than it is.
         """
-        if self.step >= run.length.steps:
+        if self.step > run.length.steps:
             raise ConfigError(
-                f"{self.path} has finished its {run.length.steps} steps; trainer.epochs=N with a larger N trains on"
+                f"{self.path} has made {self.step} steps, and trainer.epochs or trainer.steps asks for "
+                f"{run.length.steps}; ask for more, or name an earlier checkpoint"
             )
-        return load(self.checkpoint, run.player, run.best, say, own_rates=self.own_rates)
+        self.progress = load(self.checkpoint, run.player, run.best, say, changed=self.changed)
 
 
 def resume(config: Config) -> Resume | None:
@@ -82,7 +92,7 @@ def resume(config: Config) -> Resume | None:
 
     Raises:
         CheckpointError: no checkpoint is usable, or something differs that may not.
-        ConfigError: the run has finished.
+        ConfigError: the run has finished, or is going on.
     """
     asked = config.root.resume
     if asked is None:
@@ -91,29 +101,50 @@ def resume(config: Config) -> Resume | None:
     if path is None:
         say(f"resume=auto: no interrupted run of this config below {config.root.output_root}; starting a new one")
         return None
-    lock(path).close()
-    checkpoint = checkpoint_at(path if asked == "auto" else Path(asked), "last", say)
+    held = lock(path)
+    try:
+        return _compared(path, path if asked == "auto" else Path(asked), config, held)
+    except (LookupError, TypeError, AttributeError) as error:
+        held.close()
+        raise CheckpointError(f"the newest checkpoint of {path} was not written by lossbench") from error
+    except BaseException:
+        held.close()
+        raise
+
+
+def _compared(path: Path, named: Path, config: Config, held: TextIO) -> Resume:
+    """The run in `path`, from the checkpoint that `named` names, if it may go on with this config."""
+    checkpoint = checkpoint_at(named, "last", say)
     facts = checkpoint.facts
+    if "state.pt" not in facts["files"]:
+        raise CheckpointError(
+            f"{checkpoint.path} holds weights alone, from which no run can go on; weights={checkpoint.path} starts a "
+            "new one"
+        )
     changed = [found for found in differences(facts["config"], config.typed) if not _silent(found[0])]
     here = environment(config.trainer.device, config.trainer.precision)
     refuse_differences(path, facts, config, changed)
     _refuse_precision(path, facts["environment"]["precision"], here["precision"], config.trainer.precision)
-    keys = [key for key, _, _ in changed]
+    keys = tuple(key for key, _, _ in changed)
     status = read_json(path / "status.json", {})
     if status.get("status") == "completed" and not _any(keys, LENGTH):
-        raise ConfigError(f"{path} has finished ({status.get('reason')}); trainer.epochs=N with a larger N trains on")
+        mend = FINISHED.get(str(status.get("reason")), FINISHED["length"])
+        raise ConfigError(f"{path} has finished ({status.get('reason')}); {mend} trains on")
     notes = [f"{key} was {_typed(old)} and is {_typed(new)} from here on" for key, old, new in changed]
     for name, old, new in differences(facts["environment"], here):
         notes.append(f"{name} was {old} and is {new}: what follows may differ in the last bits")
-    return Resume(path.resolve(), checkpoint, _any(keys, RATES), tuple(notes))
+    later = [str(number(p)) for p in found(path / FOLDER, "step") if number(p) > facts["step"]]
+    if later:
+        notes.append(f"from step {facts['step']} on the run is made anew: checkpoint {', '.join(later)} is dropped")
+    return Resume(path.resolve(), checkpoint, keys, tuple(notes), held)
 
 
 def interrupted(root: Path, config_hash: str) -> Path | None:
-    """The latest run below `root` with this config that has a checkpoint, has not finished and is not running."""
+    """The latest run below `root` with this config that has a checkpoint, has no end of its own and is not running."""
     runs = []
     for file in root.rglob("status.json"):
         status = read_json(file, {})
-        same = status.get("config_hash") == config_hash and status.get("status") != "completed"
+        same = status.get("config_hash") == config_hash and status.get("status") not in ("completed", "diverged")
         if same and found(file.parent / FOLDER, "step") and not _running(file.parent):
             runs.append((status.get("heartbeat", 0.0), file.parent))
     return max(runs)[1] if runs else None
@@ -172,7 +203,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def _any(keys: list[str], prefixes: tuple[str, ...]) -> bool:
+def _any(keys: Collection[str], prefixes: tuple[str, ...]) -> bool:
     return any(
         key == prefix or (prefix.endswith(".") and key.startswith(prefix)) for key in keys for prefix in prefixes
     )

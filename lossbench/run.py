@@ -19,7 +19,7 @@ from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine import Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
-from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
+from lossbench.errors import CheckpointError, Diverged, LossbenchError, ResourceError, first_line, is_memory
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
@@ -53,26 +53,29 @@ def execute(
 
     Raises:
         ConfigError: the directory holds another run.
-        CheckpointError: the checkpoint to go on from does not fit.
-        ResourceError: the directory cannot be written.
+        CheckpointError: the records do not lead up to the checkpoint to go on from; nothing is changed.
+        ResourceError: the directory cannot be written, or the memory does not suffice.
     """
-    start = resume.step if resume else 0
-    directory = RunDirectory(path, {"config_hash": run.config.hash}, resume=resume is not None)
-    status: Status = "failed"
+    start = resume.step if resume else None
+    directory = RunDirectory(path, {"config_hash": run.config.hash}, resume=resume.lock if resume else None)
+    status: Status | None = "failed"
     ended: dict[str, object] = {}
     try:
-        directory.config(run.config.text, list(overrides))
         flush_every = run.config.trainer.flush_every
         with closing(DeviceRecorder([directory], device=run.device, flush_every=flush_every)) as recorder:
-            checkpoints = _checkpoints(run, path, recorder)
-            if resume:
-                recorder.resume(resume.load(run))
-                checkpoints.forget_after(start)
-                directory.reopen(start)
-            recorder.add(CsvFiles(path, resume=start if resume else None))
-            board = recorder.add(_board(run, path, start if resume else None))
-            recorder.add(_screen(run, start, brief))
+            recorder.add(_csv_files(path, start))
             spikes = recorder.add(Spikes(directory.log))
+            checkpoints = _checkpoints(run, path, lambda: {**recorder.progress(), "spikes": spikes.count})
+            if resume:
+                directory.reopen(resume.step)
+                recorder.resume(resume.progress)
+                spikes.count = resume.progress["spikes"]
+                checkpoints.forget_after(resume.step)
+                if resume.changed:  # a rollback returns to the settings of today
+                    checkpoints.saved = None
+            directory.config(run.config.text, list(overrides))
+            board = recorder.add(_board(run, path, start))
+            recorder.add(_screen(run, start or 0, brief))
             try:
                 reason = train(
                     run.player,
@@ -82,7 +85,7 @@ def execute(
                     recorder,
                     run.best,
                     checkpoints,
-                    start=start,
+                    start=start or 0,
                     stopped=stopped,
                 )
                 status, ended = "completed", {"reason": reason}
@@ -90,7 +93,7 @@ def execute(
                 status, ended = "diverged", {"error": str(error)}
             if ended.get("reason") == "stopped":
                 board.status = status = "interrupted"
-                return {"status": status, "steps": recorder.last.step if recorder.last else start}
+                return {"status": status, "steps": recorder.last.step if recorder.last else 0}
             board.status = status
             metrics = final_metrics(run)
             summary = summarise(run, recorder, status, metrics) | {"spikes": spikes.count} | ended
@@ -100,6 +103,9 @@ def execute(
         return summary
     except KeyboardInterrupt:
         status = "interrupted"
+        raise
+    except Unusable:
+        status = None  # nothing has been changed
         raise
     except LossbenchError as error:
         status, ended = "failed", {"error": first_line(error)}
@@ -112,19 +118,31 @@ def execute(
             raise ResourceError(_smaller(run)) from error
         raise
     finally:
-        with suppress(OSError):
-            directory.status(status, **ended)
+        if status is not None:
+            with suppress(OSError):
+                directory.status(status, **ended)
         directory.release()
 
 
-def _checkpoints(run: Run, path: Path, recorder: DeviceRecorder) -> Checkpoints:
+class Unusable(CheckpointError):
+    """The records of a run do not lead up to the checkpoint that it would go on from."""
+
+
+def _csv_files(path: Path, resume: int | None) -> CsvFiles:
+    try:
+        return CsvFiles(path, resume=resume)
+    except CheckpointError as error:
+        raise Unusable(str(error)) from error
+
+
+def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -> Checkpoints:
     config, options = run.config, run.config.checkpoint
     per_epoch = run.batches.steps_per_epoch
     return Checkpoints(
         path / FOLDER,
         run.player,
         run.best,
-        recorder.progress,
+        progress,
         say,
         facts={
             "config": config.typed,

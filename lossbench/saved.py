@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lossbench import catalog
-from lossbench.engine.checkpoint import Checkpoint, read
-from lossbench.engine.checkpoints import found, newest, number
+from lossbench.engine.checkpoint import Checkpoint
+from lossbench.engine.checkpoints import found, newest, number, whole
 from lossbench.errors import CheckpointError
 
 FOLDER = "checkpoints"
@@ -24,12 +25,12 @@ def run_of(path: Path) -> tuple[Path, str | None]:
     Raises:
         CheckpointError: there is no run.
     """
-    path = path.expanduser()
-    if path.is_file():
+    whole = path.expanduser().absolute()
+    if whole.is_file():
         raise CheckpointError(f"'{path}' is a file; name a run's directory, or one of its {FOLDER}")
-    for directory, name in ((path, None), (path.parent, None), (path.parent.parent, path.name)):
-        if (directory / "config.yaml").is_file() and (name or path in (directory, directory / FOLDER)):
-            return directory, name
+    for directory, name in ((whole, None), (whole.parent, None), (whole.parent.parent, whole.name)):
+        if (directory / "config.yaml").is_file() and (name or whole in (directory, directory / FOLDER)):
+            return directory if path.is_absolute() else Path(os.path.relpath(directory)), name
     raise CheckpointError(f"there is no run in '{path}': a run's directory holds config.yaml and {FOLDER}")
 
 
@@ -48,7 +49,11 @@ def checkpoint_at(path: Path, prefer: str, warn: Callable[[str], None]) -> Check
         steps = [str(number(p)) for p in found(root, "step")]
         has = f"it has steps {', '.join(steps)}" if steps else "it has none"
         raise CheckpointError(f"there is no checkpoint '{chosen.name}' in {root}; {has}")
-    return read(chosen.resolve())
+    try:
+        return whole(chosen.resolve())
+    except CheckpointError as error:
+        others = [kind for kind in ("best", "last") if kind != chosen.name and (root / kind).is_dir()]
+        raise CheckpointError(f"{error}; {root / others[0]} may be whole" if others else str(error)) from error
 
 
 def recorded_overrides(run: Path) -> list[str]:
@@ -68,7 +73,7 @@ def recorded_overrides(run: Path) -> list[str]:
         raise CheckpointError(f"{run / 'config.yaml'} does not say how the run was started") from error
     if words[:2] != ["lossbench", "train"]:
         raise CheckpointError(f"{run / 'config.yaml'} does not say how the run was started")
-    return [word for word in words[2:] if key_of(word) not in ("resume", "hydra.run.dir")]
+    return [word for word in words[2:] if key_of(word) not in ("resume", "weights", "hydra.run.dir")]
 
 
 def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:

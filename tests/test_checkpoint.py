@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossbench.engine.checkpoint import Checkpoint, packed_json, packed_state, packed_tensors, point, read, write
+from lossbench.engine.checkpoint import (
+    Checkpoint,
+    _sealed,
+    packed_json,
+    packed_state,
+    packed_tensors,
+    point,
+    read,
+    write,
+)
 from lossbench.engine.checkpoints import found, newest
 from lossbench.errors import CheckpointError, ResourceError
 
@@ -231,4 +240,24 @@ def test_killed_at_every_call_that_touches_the_disk(tmp_path):
 
 def test_a_checkpoint_is_not_read_without_its_manifest():
     with pytest.raises(CheckpointError, match="cannot be read"):
-        Checkpoint(Path("nowhere"), {}).tensors("model.safetensors")
+        Checkpoint(Path("nowhere"), {"files": {"model.safetensors": {}}}).tensors("model.safetensors")
+
+
+@pytest.mark.parametrize("files", [{}, {"../../file": {"size": 0, "sha256": ""}}, {"fifo": {"size": 0, "sha256": ""}}])
+def test_only_files_of_the_directory_that_the_manifest_names_are_read(tmp_path, files):
+    """A manifest that names others, or a device, is damaged; a file that it does not name is not read."""
+    path = made(tmp_path, 3) / "step-00000003"
+    (tmp_path / "file").write_bytes(b"")
+    os.mkfifo(path / "fifo")
+    facts = {"format": 1, "step": 3, "files": files}
+    (path / "manifest.json").write_bytes(_sealed(facts))
+    with pytest.raises(CheckpointError, match=r"damaged|vouches for"):
+        read(path).tensors("model.safetensors")
+
+
+def test_a_checkpoint_says_the_step_that_its_name_says(tmp_path):
+    root = made(tmp_path, 3)
+    write(root / "step-00000007", files(), {"step": -5})
+    said = []
+    assert newest(root, said.append).facts["step"] == 3
+    assert "step-00000007 says that it is of step -5; using step-00000003" in said[0]

@@ -99,6 +99,7 @@ class Wild(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure=None):
         super().step(closure)
+        self.state["count"] = 1  # as some optimizers keep beside the parameters' own state
         if self.clock.due():
             parameter = self.param_groups[0]["params"][2]
             parameter.view(-1)[5] = NAN
@@ -187,7 +188,7 @@ def run(player, batches, tmp_path=None, *, steps=STEPS, flush_every=7, every=5):
 
 
 def tensors_of(player):
-    moments = [v for s in player.optimizers[0].state.values() for v in s.values()]
+    moments = [v for s in player.optimizers[0].state.values() if isinstance(s, dict) for v in s.values()]
     return [t.detach().clone() for t in (*player.model.state_dict().values(), *moments)]
 
 
@@ -206,7 +207,14 @@ def clean(steps, *, without=None, precision="fp32", optimizer="fused"):
 
 
 STEPS_AT_RANDOM = [random.Random(place).randrange(2, STEPS) for place in PLACES]
-CASES = [*zip(PLACES, STEPS_AT_RANDOM, strict=True), ("update", 1), ("input", 1), ("gradient", 20), ("update", 20)]
+CASES = [
+    *zip(PLACES, STEPS_AT_RANDOM, strict=True),
+    ("update", 1),
+    ("input", 1),
+    ("gradient", 20),
+    ("update", 20),
+    ("update", 4),
+]
 
 
 @pytest.mark.parametrize(("place", "step"), CASES)
@@ -296,12 +304,12 @@ def test_a_transient_update_is_made_again_and_the_run_goes_on():
     assert [row.skipped for row in sink.rows] == [""] * STEPS
 
 
-@pytest.mark.parametrize(("place", "step"), [case for case in CASES if case != ("update", 1)])
+@pytest.mark.parametrize(("place", "step"), [case for case in CASES if case not in (("update", 1), ("update", 4))])
 @pytest.mark.parametrize("policy", ["abort", "skip"])
 def test_fp16_goes_on_at_a_lower_scale(place, step, policy):
     """One bad step lowers the scale and is left out, counted apart from the overflows that the scale is for.
 
-    An update that is not finite has nothing to do with the scale. (In step 1 there is none: 65536 is too much.)
+    An update that is not finite has nothing to do with the scale. (The first steps make none: 65536 is too much.)
     """
     player, batches = make(place, step, policy=policy, precision="fp16")
     reason, sink = run(player, batches)

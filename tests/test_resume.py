@@ -319,7 +319,7 @@ def test_paths_that_are_no_run(desk, monkeypatch):
     refused(desk, 5, line, "resume=run/checkpoints/step-7")
     shutil.rmtree("run/checkpoints")
     refused(desk, 5, "run holds no checkpoint to go on from", "resume=run")
-    refused(desk, 2, "resume=PATH goes on with one run; leave -m away", "-m", "resume=run")
+    refused(desk, 2, "resume goes on with one run; leave -m away", "-m", "resume=run")
 
 
 def test_a_recorded_setting_that_names_code_is_typed_again(desk, monkeypatch):
@@ -490,3 +490,116 @@ def test_a_job_of_a_sweep_is_a_run_like_others(desk, monkeypatch):
     assert (code, err) == (0, "")
     desk("train", *QUICK, "hydra.run.dir=whole")
     assert_equal_runs("whole", job)
+
+
+def test_killed_in_the_final_evaluation(desk, monkeypatch):
+    """All steps are made, and a checkpoint has them: what is left is to measure and to say so."""
+    with monkeypatch.context() as patched:
+        patched.setattr("lossbench.run.final_metrics", lambda _: os.kill(os.getpid(), signals.SIGKILL))
+        assert Process("train", *QUICK, "hydra.run.dir=run").wait() == -signals.SIGKILL
+    code, out, err = desk("train", "resume=run")
+    assert (code, err) == (0, "")
+    assert "completed" in out
+    desk("train", *QUICK, "hydra.run.dir=whole")
+    assert_equal_runs("whole", "run")
+
+
+def test_patience_is_used_up_across_an_interruption(desk, monkeypatch):
+    words = (*QUICK, "trainer.monitor=loss", "trainer.direction=max", "trainer.early_stop=2", "trainer.eval_every=5")
+    desk("train", *words, "hydra.run.dir=whole")
+    steps = metrics_of("whole")[2]
+    assert steps < 30
+    stop_after(monkeypatch, steps)
+    assert desk("train", *words, "hydra.run.dir=run")[0] == 143  # in its last step
+    stop_after(monkeypatch, 0)
+    assert desk("train", "resume=run")[0] == 0
+    assert_equal_runs("whole", "run")
+    refused(desk, 2, r"run has finished \(early_stop\); a larger trainer.early_stop, or null, trains on", "resume=run")
+
+
+def everything(run):
+    return {path: path.read_bytes() for path in sorted(Path(run).rglob("*")) if path.is_file()}
+
+
+def test_a_refused_resume_changes_nothing(desk, monkeypatch):
+    run = interrupted(desk, monkeypatch)
+    before = everything(run)
+    refused(desk, 5, "run was trained with seed=0, .*", "resume=run", "seed=7")
+    line = r"\S*run has made 25 steps, and trainer.epochs or trainer.steps asks for 9; ask for more, or .*"
+    refused(desk, 2, line, "resume=run", "trainer.steps=9")
+    refused(desk, 5, r"\S*best-\d+ holds weights alone, .*", "resume=run/checkpoints/best")
+    assert everything(run) == before
+    csv = (run / "steps.csv").read_bytes()
+    (run / "steps.csv").write_bytes(csv[:200])
+    refused(desk, 5, r".*steps\.csv.*", "resume=run/checkpoints/step-00000020")
+    (run / "steps.csv").write_bytes(csv)
+    assert everything(run) == before
+    assert desk("train", "resume=run")[0] == 0
+
+
+RATES = ("trainer.batch_size=32", "dataset=diabetes", "optim.lr=0.1", "trainer.checkpoint.every=10")
+
+
+def rates_of(run):
+    return [float(line.split(",")[3]) for line in Path(run, "steps.csv").read_text().splitlines()[1:]]
+
+
+def stopped(desk, monkeypatch, *words, at=25):
+    stop_after(monkeypatch, at)
+    assert desk("train", *RATES, *words, "hydra.run.dir=run")[0] == 143
+    stop_after(monkeypatch, 0)
+
+
+def test_onecycle_can_be_left_and_entered(desk, monkeypatch):
+    stopped(desk, monkeypatch, "scheduler=onecycle", "trainer.steps=40")
+    code, _, err = desk("train", "resume=run", "scheduler=constant")
+    assert (code, err) == (0, "")
+    assert set(rates_of("run")[25:]) == {0.1}
+    shutil.rmtree("run")
+    stopped(desk, monkeypatch, "trainer.steps=40")
+    code, _, err = desk("train", "resume=run", "scheduler=onecycle")
+    assert (code, err) == (0, "")
+    desk("train", *RATES, "trainer.steps=40", "scheduler=onecycle", "hydra.run.dir=fresh")
+    assert rates_of("run")[25:] == rates_of("fresh")[25:]
+
+
+def test_a_longer_run_keeps_what_a_plateau_has_learned(desk, monkeypatch):
+    plateau = ("scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.1", "trainer.eval_every=5")
+    words = (*plateau, "trainer.monitor=loss", "trainer.direction=max")
+    stopped(desk, monkeypatch, *words, "trainer.steps=40")
+    last = rates_of("run")[-1]
+    assert last < 0.05
+    assert desk("train", "resume=run", "trainer.steps=45")[0] == 0
+    assert rates_of("run")[25] <= last
+
+
+FAULT = """
+calls = 0
+def fails(pred, target, *, at: int = 27, times: int = 2):
+    global calls
+    calls += 1
+    values = (pred - target).square()
+    return values * float("nan") if at <= calls < at + times else values
+"""
+
+
+def test_a_rollback_after_a_resume_has_the_new_rate(desk, monkeypatch):
+    """Two calls are the probe's and one an evaluation's: the fault comes a few steps after the resume."""
+    Path("failing.py").write_text(FAULT)
+    Path("mine/loss").mkdir(parents=True, exist_ok=True)
+    Path("mine/loss/fails.yaml").write_text("_target_: failing.fails\nat: 1000000\ntimes: 2\n")
+    words = ("--config-dir", "mine", "loss=fails", "trainer.nonfinite=rollback", "trainer.steps=40")
+    stopped(desk, monkeypatch, *words, at=15)
+    Path("failing.py").write_text(FAULT.replace("calls = 0", "calls = 1000000 - 4", 1))
+    sys.modules.pop("failing", None)
+    code, out, err = desk("train", "--config-dir", "mine", "resume=run", "optim.lr=0.02")
+    assert (code, err) == (0, "")
+    assert "back to step 15, at a lower rate" in out
+    assert set(rates_of("run")[15:]) == {0.01}
+
+
+def test_what_an_earlier_part_of_the_run_noted_stays(desk, monkeypatch):
+    run = interrupted(desk, monkeypatch)
+    (run / "nonfinite.json").write_text(json.dumps([{"step": 3}, {"step": 24}]))
+    desk("train", f"resume={run}/checkpoints/step-00000020")
+    assert json.loads((run / "nonfinite.json").read_text()) == [{"step": 3}, {"step": 24}][:1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from rich.table import Table
 from rich.text import Text
 
@@ -23,10 +25,12 @@ def run(asked: Asked) -> None:
     """
     config = composed(with_recorded([], asked.overrides), asked.config_dirs)
     earlier = resume(config)
-    built = build(config)
+    with earlier.lock if earlier else nullcontext():
+        built = build(config)
+        if earlier:
+            earlier.load(built)
     notes = list(built.notes)
     if earlier:
-        earlier.load(built)
         notes += [f"goes on after step {earlier.step:,} of {earlier.path}", *earlier.notes]
     table = Table(title=Text(config.name), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in (*facts(built), *(("note", note) for note in notes)):

@@ -43,6 +43,7 @@ class Best:
         self.waited = 0 if better else self.waited + 1
         if better or value == self.value:
             self.value, self.step, self.epoch = value, step, epoch
+            self.weights = []  # let the old ones go first
             self.weights = [cloned(module.state_dict()) for module in self.modules]
         return better
 

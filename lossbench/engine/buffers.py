@@ -32,12 +32,13 @@ class Buffers:
     @torch.no_grad()
     def save(self) -> None:
         """Remember the buffers as they are."""
-        for i, place in enumerate(self._places):
-            now = self._at(*place)
-            if now.shape == self._saved[i].shape:
-                self._saved[i].copy_(now)
-            else:
-                self._saved[i] = now.detach().clone()
+        now = [self._at(*place) for place in self._places]
+        if not now:
+            return
+        if all(a.shape == b.shape for a, b in zip(now, self._saved, strict=True)):
+            torch._foreach_copy_(self._saved, now)
+        else:
+            self._saved = [buffer.detach().clone() for buffer in now]
 
     @torch.no_grad()
     def restore(self, where: Tensor | None = None) -> None:

@@ -63,9 +63,14 @@ class Checkpoint:
         return found
 
     def json(self, name: str) -> Any:
-        return json.loads(self._bytes(name))
+        try:
+            return json.loads(self._bytes(name))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.path / name} is no JSON: {first_line(error)}") from error
 
     def _bytes(self, name: str) -> bytes:
+        if name not in self.facts["files"]:
+            raise CheckpointError(f"{self.path} has no {name} that its {MANIFEST} vouches for")
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
@@ -117,7 +122,7 @@ def read(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         sealed = json.loads(_sealed({k: v for k, v in manifest.items() if k != "sha256"}))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} holds no checkpoint: its {MANIFEST} is missing or damaged") from error
     if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
         raise CheckpointError(
@@ -127,6 +132,8 @@ def read(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: {MANIFEST} fails its checksum")
     try:
         for name, described in manifest["files"].items():
+            if name != Path(name).name or not (path / name).is_file():
+                raise CheckpointError(f"{path / name} is damaged: {os.strerror(errno.ENOENT)}")
             _verify(path / name, described)
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: this {MANIFEST} was not written by lossbench") from error

@@ -12,7 +12,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,11 +20,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lossbench.engine.best import Best
 from lossbench.engine.checkpoint import Checkpoint, packed_state, packed_tensors, point, read, write
 from lossbench.engine.step import Player
-from lossbench.errors import CheckpointError
+from lossbench.errors import CheckpointError, first_line
+from lossbench.optim import Schedule
 
 SHARE = 0.03  # of the time that `auto` spends on checkpoints, at the most
 PREFIXES = ("model.", "loss.")  # in model.safetensors, of what `Player.modules` holds
@@ -92,19 +94,14 @@ class Checkpoints:
         best, player = self.best, self.player
         best_name = f"best-{best.step:08d}" if best.weights else None
         if best_name and not (self.root / best_name).is_dir():
-            found = {"epoch": best.epoch, "step": best.step, "metric": best.metric, "value": best.value}
-            weights, _ = split_modules(best.weights)
-            self._write(best_name, {"model.safetensors": packed_tensors(weights)}, found)
+            facts = {"epoch": best.epoch, "step": best.step, "metric": best.metric, "value": best.value}
+            self._write(best_name, packed_modules(best.weights), facts)
             point(self.root / "best", best_name)
         state = player.state()
-        weights, extra = split_modules(state.pop("modules"))
-        state |= {"extra": extra, "best": best.state_dict(), "best_name": best_name, "random": _random_state()}
+        modules = packed_modules(state.pop("modules"))
+        state |= {"best": best.state_dict(), "best_name": best_name, "random": _random_state()}
         packed = packed_state({**state, "progress": self.progress()})
-        self._write(
-            f"step-{step:08d}",
-            {"model.safetensors": packed_tensors(weights), "state.pt": packed},
-            {"epoch": epoch, "step": step},
-        )
+        self._write(f"step-{step:08d}", {**modules, "state.pt": packed}, {"epoch": epoch, "step": step})
         if self.saved is None:
             read(self.root / f"step-{step:08d}").state("state.pt")  # what a user's optimizer keeps may be unreadable
         point(self.root / "last", f"step-{step:08d}")
@@ -157,35 +154,60 @@ class Checkpoints:
 
 
 def load(
-    checkpoint: Checkpoint, player: Player, best: Best, warn: Callable[[str], None], *, own_rates: bool = False
+    checkpoint: Checkpoint,
+    player: Player,
+    best: Best,
+    warn: Callable[[str], None],
+    *,
+    changed: Collection[str] = (),
 ) -> dict[str, Any]:
     """Put a checkpoint's state into a player and its best weights; returns the progress that was saved with it.
 
     Args:
-        own_rates: keep the player's own settings and rates, moved on to the checkpoint's step: they have changed.
+        changed: the config keys that differ from what they were. Where the optimizer's settings, the schedule or its
+            length are among them, the player's own are kept, moved on to the checkpoint's step.
 
     Raises:
-        CheckpointError: it is of another model, optimizer or precision.
+        CheckpointError: it is of another model or optimizer, or was not written by lossbench.
     """
+    try:
+        return _load(checkpoint, player, best, warn, changed)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not fit this run: {first_line(error)}") from error
+
+
+def _load(
+    checkpoint: Checkpoint, player: Player, best: Best, warn: Callable[[str], None], changed: Collection[str]
+) -> dict[str, Any]:
     state = checkpoint.state("state.pt")
-    modules = join_modules(checkpoint.tensors("model.safetensors"), state["extra"], player.modules)
+    modules = modules_of(checkpoint, player.modules)
     now = player.state()
     check_shapes(checkpoint.path, modules, now["modules"])
-    _check_optimizers(checkpoint.path, state["optimizers"], now["optimizers"])
-    taken = [schedule["taken"] for schedule in state["schedules"]]
-    if own_rates:
-        for saved, current in zip(state["optimizers"], now["optimizers"], strict=True):
-            saved["param_groups"] = current["param_groups"]
-        state["schedules"] = now["schedules"]
+    _check_optimizers(checkpoint.path, state["optimizers"], player.optimizers)
+    before = list(state["schedules"])
+    anew = [_is_anew(schedule, changed) for schedule in player.schedules]
+    for i, schedule_is_anew in enumerate(anew):
+        if schedule_is_anew:
+            state["optimizers"][i]["param_groups"] = now["optimizers"][i]["param_groups"]
+            state["schedules"][i] = now["schedules"][i]
     player.load({**{key: state[key] for key in now if key != "modules"}, "modules": modules})
-    if own_rates:
-        for schedule, steps in zip(player.schedules, taken, strict=True):
-            schedule.fast_forward(steps)
+    for schedule, saved, schedule_is_anew in zip(player.schedules, before, anew, strict=True):
+        if schedule_is_anew:
+            schedule.fast_forward(saved["taken"])
+            if saved["factor"] != 1 and "optim.lr" not in changed:
+                schedule.slow_down(saved["factor"])
     best.load_state_dict(state["best"])
     best.weights = _best_weights(checkpoint, state["best_name"], player.modules, best, warn)
     _set_random_state(state["random"])
     progress: dict[str, Any] = state["progress"]
     return progress
+
+
+def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
+    """Whether a schedule is another one than it was; a longer run is none to one that moves at evaluations."""
+    if any(key.startswith(("optim.", "scheduler.")) for key in changed):
+        return True
+    return schedule.interval != "evaluation" and not {"trainer.epochs", "trainer.steps"}.isdisjoint(changed)
 
 
 def newest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
@@ -200,7 +222,7 @@ def newest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
     problem = ""
     for path in reversed(steps):
         try:
-            checkpoint = read(path)
+            checkpoint = whole(path)
         except CheckpointError as error:
             problem = problem or str(error)
             continue
@@ -210,10 +232,24 @@ def newest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
     raise CheckpointError(f"no checkpoint of {root.parent} is whole; the newest: {problem}")
 
 
+def whole(path: Path) -> Checkpoint:
+    """The verified checkpoint in a directory, whose name says its step.
+
+    Raises:
+        CheckpointError: it is damaged, or says that it is of another step.
+    """
+    if not _NAME.fullmatch(path.name):
+        raise CheckpointError(f"{path} is no checkpoint: these are called step-N or best-N")
+    checkpoint = read(path)
+    if checkpoint.facts.get("step") != number(path):
+        raise CheckpointError(f"{path} says that it is of step {checkpoint.facts.get('step')}")
+    return checkpoint
+
+
 def found(root: Path, kind: str) -> list[Path]:
     """The directories of a kind, `step` or `best`, in the order of their steps."""
     paths = root.glob(f"{kind}-*") if root.is_dir() else ()
-    return sorted((path for path in paths if _NAME.fullmatch(path.name)), key=number)
+    return sorted((path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()), key=number)
 
 
 def number(path: Path) -> int:
@@ -221,20 +257,20 @@ def number(path: Path) -> int:
     return int(path.name.partition("-")[2])
 
 
-def split_modules(states: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of several modules as one: its tensors, and what a module keeps beside tensors."""
+def packed_modules(states: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """The state of several modules as files: the tensors, and what a module keeps beside tensors, if it does."""
     whole = {
         prefix + key: value for prefix, state in zip(PREFIXES, states, strict=True) for key, value in state.items()
     }
     tensors = {key: value for key, value in whole.items() if isinstance(value, Tensor)}
-    return tensors, {key: value for key, value in whole.items() if key not in tensors}
+    extra = {key: value for key, value in whole.items() if key not in tensors}
+    return {"model.safetensors": packed_tensors(tensors), **({"extra.pt": packed_state(extra)} if extra else {})}
 
 
-def join_modules(
-    tensors: Mapping[str, Tensor], extra: Mapping[str, Any], modules: Sequence[nn.Module]
-) -> list[dict[str, Any]]:
-    """The state of each module again."""
-    whole = {**tensors, **extra}
+def modules_of(checkpoint: Checkpoint, modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
+    """The state of each module from these files again, on the CPU."""
+    extra = checkpoint.state("extra.pt") if "extra.pt" in checkpoint.facts["files"] else {}
+    whole = {**checkpoint.tensors("model.safetensors"), **extra}
     return [
         {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
         for prefix in PREFIXES[: len(modules)]
@@ -255,11 +291,10 @@ def check_shapes(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[M
                 raise CheckpointError(f"{path} is for another model: '{key}' has {shapes[0]} there, {shapes[1]} here")
 
 
-def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
+def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Optimizer]) -> None:
     for theirs, ours in zip(saved, now, strict=True):
-        sizes = [[len(group["params"]) for group in state["param_groups"]] for state in (theirs, ours)]
-        keys = [sorted(set(state["param_groups"][0]) - {"initial_lr"}) for state in (theirs, ours)]
-        if sizes[0] != sizes[1] or keys[0] != keys[1]:
+        sizes = [[len(group["params"]) for group in groups] for groups in (theirs["param_groups"], ours.param_groups)]
+        if sizes[0] != sizes[1] or not ours.defaults.keys() <= theirs["param_groups"][0].keys():
             raise CheckpointError(f"{path} is for another optimizer; weights={path} starts a new run from its weights")
 
 
@@ -269,15 +304,13 @@ def _best_weights(
     if name is None:
         return []
     try:
-        saved = read(checkpoint.path.parent / name).tensors("model.safetensors")
+        saved = modules_of(read(checkpoint.path.parent / name), modules)
     except CheckpointError as error:
         warn(f"{error}; the best weights so far are lost, and the next evaluation counts as the best")
         best.forget()
         return []
     device = next(modules[0].parameters()).device
-    extra = [{k: v for k, v in m.state_dict().items() if not isinstance(v, Tensor)} for m in modules]
-    parts = join_modules({key: value.to(device) for key, value in saved.items()}, {}, modules)
-    return [{**part, **more} for part, more in zip(parts, extra, strict=True)]
+    return [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()} for part in saved]
 
 
 def _random_state() -> dict[str, Any]:

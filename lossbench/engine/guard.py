@@ -150,6 +150,9 @@ class Guard:
         self.first, self.in_a_row, self.rollbacks = state["first"], state["in_a_row"], state["rollbacks"]
         self.urgent = False
         self.latch.zero_()
+        for optimizer in self.optimizers:  # a refused step leaves its mark, which the next one on the host would heed
+            if hasattr(optimizer, "found_inf"):
+                optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
 
 
 def _finite(loss: Tensor, norm: Tensor) -> bool:

@@ -23,7 +23,7 @@ from lossbench.engine.checkpoints import Checkpoints
 from lossbench.engine.record import Incident, Metrics, Recorder, StepRow, step_row
 from lossbench.engine.step import Player
 from lossbench.engine.tree import all_finite, cloned
-from lossbench.errors import Diverged, plural
+from lossbench.errors import CheckpointError, Diverged, plural
 
 EXPLAINED = 20  # steps of a run that are run again for a report
 
@@ -50,6 +50,7 @@ class Recovery:
     def remember(self) -> None:
         """Keep a copy of the state, which was found finite: the way back to it after a bad update."""
         if self.guard.policy != "off":
+            self.state = {}  # let the old copy go before the new one is made
             self.state = cloned(self.player.state())
 
     def look(self, step: int) -> int:
@@ -117,7 +118,10 @@ class Recovery:
             bound = f" (after {plural(guard.rollbacks, 'rollback')})" if guard.rollbacks else ""
             raise Diverged(text + bound)
         rollbacks = guard.rollbacks + 1
-        step, progress = self.checkpoints.back()
+        try:
+            step, progress = self.checkpoints.back()
+        except CheckpointError as error:
+            raise Diverged(f"{text}; and there is no way back: {error}") from error
         guard.rollbacks = rollbacks
         self.loss_scale = guard.scale.scaler.get_scale()
         for schedule in self.player.schedules:
@@ -180,7 +184,8 @@ class Recovery:
         yield from ((self.names[p], p) for p in self.player.parameters)
         for optimizer in self.player.optimizers:
             for parameter, state in optimizer.state.items():
-                for key, value in state.items():
+                moments = state.items() if parameter in self.names else ()  # some optimizers keep a state of their own
+                for key, value in moments:
                     if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1:
                         yield f"{key} of {self.names[parameter]}", value
         found = dict(self._buffers())

@@ -49,10 +49,14 @@ def train(
         Diverged: the guard's policy ended the run; the weights are those before the first bad step.
         ResourceError: a checkpoint cannot be written.
     """
+    if start >= length.steps:  # it was interrupted in what comes after the training
+        return "length"
+    if start and best.exhausted:
+        return "early_stop"
     recovery = Recovery(player, batches, recorder, checkpoints)
     recovery.remember()
-    if checkpoints and player.guard.policy == "rollback":
-        checkpoints.save(start, 0)  # there must be somewhere to go back to
+    if checkpoints and player.guard.policy == "rollback":  # there must be somewhere to go back to
+        checkpoints.save(start, -(-start // batches.steps_per_epoch))
     step, stream = start, _steps(batches, start)
     while True:
         epoch, micro_batches = next(stream)

@@ -29,23 +29,24 @@ class RunDirectory(Sink):
 
     Args:
         facts: what status.json says of the run throughout.
-        resume: the directory holds an earlier part of this run.
+        resume: the lock on the directory, which holds an earlier part of this run; `reopen` changes the first thing.
 
     Raises:
         ConfigError: the directory holds another run, or this one is still running.
         ResourceError: the directory cannot be written.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, object] | None = None, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, facts: Mapping[str, object] | None = None, *, resume: TextIO | None = None) -> None:
         self.path, self.facts = path, dict(facts or {})
-        self.started = time.time()
+        self.started = self.beat = time.time()
+        self.incidents: list[Any] = []
+        if resume is not None:
+            self._lock = resume
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                (path / "status.json").open("x").close()  # of two processes one gets it
+            (path / "status.json").open("x").close()  # of two processes one gets it
             self._lock = lock(path)
-            self.incidents = read_json(path / "nonfinite.json", []) if resume else []
-            self.started = read_json(path / "status.json", {}).get("started", self.started) if resume else self.started
             self.status("running")
         except FileExistsError as error:
             raise ConfigError(
@@ -76,16 +77,26 @@ class RunDirectory(Sink):
         self.incidents.append(
             {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in found.items()}
         )
-        _replace(self.path / "nonfinite.json", "[\n" + ",\n".join(map(json.dumps, self.incidents)) + "\n]\n")
+        self._write_incidents()
         self.log(f"step {incident.row.step}: {incident.action}: {incident.text}")
+
+    def _write_incidents(self) -> None:
+        lines = ",\n".join(map(json.dumps, self.incidents))
+        _replace(self.path / "nonfinite.json", f"[\n{lines}\n]\n")
 
     def release(self) -> None:
         """Let another process have the directory."""
         self._lock.close()
 
     def reopen(self, step: int) -> None:
-        """The run goes on after `step`: what summed it up is no longer true."""
+        """The run goes on after `step`: what summed it up is no longer true, and what came later never was."""
+        self.started = read_json(self.path / "status.json", {}).get("started", self.started)
+        noted = read_json(self.path / "nonfinite.json", [])
+        self.incidents = [i for i in noted if isinstance(i, dict) and i.get("step", math.inf) <= step]
+        if noted:
+            self._write_incidents()
         (self.path / "summary.json").unlink(missing_ok=True)
+        self.status("running")
         self.log(f"resumed after step {step}")
 
     def summary(self, summary: Mapping[str, Any]) -> None:
@@ -119,11 +130,12 @@ os.register_at_fork(after_in_child=lambda: [file.close() for file in list(_HELD)
 
 
 def read_json(path: Path, missing: Any) -> Any:
-    """What the file holds; `missing` where there is none, or it is not JSON."""
+    """What the file holds; `missing` where there is none, or it is not JSON of the same type."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return missing
+    return found if isinstance(found, type(missing)) else missing
 
 
 def _finite(value: Any) -> Any:
