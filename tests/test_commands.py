@@ -20,6 +20,7 @@ from lossbench.commands.files import check_place
 from lossbench.commands.usage import USAGES
 from lossbench.compose import compose
 from lossbench.data import Fitted
+from lossbench.engine import checkpoint
 from lossbench.errors import ResourceError
 from lossbench.run import execute
 
@@ -148,6 +149,35 @@ def test_checkpoints_that_cannot_be_used(cli, runs):
     (run / "checkpoints" / "best").unlink()
     refused(cli, 5, r"there is no checkpoint 'best' in .*; it has steps 40, 60", "export", run)
     assert printed(cli, "evaluate", run, "--checkpoint", "last")
+
+
+def resealed(path, change):
+    """Change a checkpoint's files and facts, by a function, with checksums that fit."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    data = {name: (path / name).read_bytes() for name in manifest["files"]}
+    facts = {key: value for key, value in manifest.items() if key not in ("format", "files", "sha256")}
+    change(data, facts)
+    shutil.rmtree(path)
+    checkpoint.write(path, data, facts)
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        ("evaluate", lambda data, facts: facts.pop("config")),
+        ("evaluate", lambda data, facts: facts["config"].pop("dataset")),
+        ("evaluate", lambda data, facts: facts["config"].pop("loss")),
+        ("evaluate", lambda data, facts: facts["config"].update(dataset=[])),
+        ("evaluate", lambda data, facts: facts.pop("step")),
+        ("export", lambda data, facts: facts.update(step=[1])),
+        ("export", lambda data, facts: facts.update(config=[])),
+        ("export", lambda data, facts: facts["config"].pop("model")),
+        ("export", lambda data, facts: data.update({"data.json": b"[" * 100_000})),
+    ],
+)
+def test_a_checkpoint_with_other_records(cli, runs, command, change):
+    resealed((runs["iris"] / "checkpoints" / "best").resolve(), change)
+    refused(cli, 5, r".*/best-00000060\b.*", command, runs["iris"], *(["--json=-"] if command == "evaluate" else []))
 
 
 def test_a_run_of_code_that_was_typed(cli, runs):
@@ -432,10 +462,10 @@ def inputs(tmp_path):
 def predicted(cli, run, source, target, *words):
     out = printed(cli, "predict", run, "--input", source, "--output", target, *words)
     assert re.search(rf"\d predictions? in {re.escape(str(target))}\n", out)
-    if target.suffix == ".npz":
+    if target.suffix.lower() == ".npz":
         with np.load(target) as arrays:
             return dict(arrays)
-    if target.suffix == ".parquet":
+    if target.suffix.lower() == ".parquet":
         return pyarrow.parquet.read_table(target).to_pydict()
     with target.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -498,6 +528,14 @@ def test_predict_reads_csv_files_that_are_unusual(cli, runs, inputs, tmp_path):
     odd.write_text(inputs["iris"].read_text().replace(",", "/"), encoding="utf-16")
     words = ["--force", "--delimiter=/", "--encoding", "utf-16"]
     assert predicted(cli, runs["iris"], odd, tmp_path / "out.csv", *words) == plain
+
+
+def test_predict_takes_an_ending_in_any_case(cli, runs, inputs, tmp_path):
+    for kind in ("csv", "parquet", "npz"):
+        predicted(cli, runs["iris"], inputs["iris"], tmp_path / f"OUT.{kind.upper()}")
+        predicted(cli, runs["iris"], inputs["iris"], tmp_path / f"out.{kind}")
+        if kind != "npz":  # which holds the time
+            assert (tmp_path / f"OUT.{kind.upper()}").read_bytes() == (tmp_path / f"out.{kind}").read_bytes()
 
 
 def test_predict_overwrites_nothing_unasked(cli, runs, inputs, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from lossbench.data import encoding as encodings
 from lossbench.data.bundled import breast_cancer, digits
 from lossbench.data.csv import csv
 from lossbench.data.encoding import learn
+from lossbench.data.scale import Scale
+from lossbench.data.table_encoding import Number, TableEncoding
+from lossbench.data.target import as_task
 from lossbench.errors import CheckpointError, ConfigError, DataError
 from lossbench.tasks import Binary, Multiclass, Regression
 
@@ -392,6 +396,10 @@ DAMAGED = [
     (("encoding", "numbers", 0, "flag"), replace_by(True), "its preprocessing.encoding.scale has 1 numbers, not 2"),
     (("encoding", "numbers", 0, "fill"), replace_by(float("inf")), "its preprocessing.encoding.numbers[0].fill is not "
      "a finite number"),
+    (("encoding", "numbers", 0, "fill"), replace_by(10**400), "its preprocessing.encoding.numbers[0].fill is not a "
+     "finite number"),
+    (("task", "classes"), replace_by(10**400), "its preprocessing.task.classes is too large a number"),
+    (("classes", 0), replace_by("a\ud800"), "its preprocessing.classes[0] is not whole text"),
 ]  # fmt: skip
 
 
@@ -400,6 +408,18 @@ def test_where_a_file_is_damaged_is_said(path, change, what):
     message = f"the checkpoint is damaged ({what}); use another one, or train again"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         Fitted.from_json(put(dumped(fitted(SOURCES["table"]())), path, change))
+
+
+@pytest.mark.parametrize("std", [5e-324, 1e-300])
+def test_a_deviation_that_blows_up_is_an_outlier_and_no_warning(std):
+    numbers = Table({"a": np.array([1.0, 2.0])})
+    scale = Scale((0.0,), (std,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="once scaled: an outlier beyond all others"):
+            TableEncoding((Number("a", 0.0, False),), scale, ()).apply(numbers)
+        with pytest.raises(DataError, match="once scaled"):
+            as_task(np.array([1.0, 2.0]), Regression(0.0, std))
 
 
 def test_another_format_is_said():

@@ -46,15 +46,24 @@ class Saved:
 
     @property
     def step(self) -> int:
-        return int(self.checkpoint.facts["step"])
+        step = self.checkpoint.facts.get("step")
+        if not isinstance(step, int):
+            raise _foreign(self.checkpoint)
+        return step
 
     def changed(self, group: str, *, added: bool = False) -> list[tuple[str, Any, Any]]:
         """What of a group was otherwise when the run was started: key, old and new value.
 
         Args:
             added: also keys that it did not have; otherwise these are taken to be new, and to change nothing.
+
+        Raises:
+            CheckpointError: the checkpoint does not say how it was.
         """
-        old, new = self.checkpoint.facts["config"][group], self.config.typed[group]
+        recorded, new = self.checkpoint.facts.get("config"), self.config.typed[group]
+        old = recorded.get(group) if isinstance(recorded, dict) else None
+        if not isinstance(old, dict):
+            raise _foreign(self.checkpoint)
         found = differences({group: old}, {group: new})
         return [change for change in found if added or change[0] in _keys(old, group)]
 
@@ -86,8 +95,8 @@ def saved(path: Path, checkpoint: str | None, overrides: Sequence[str], config_d
     try:
         found = Saved(run, chosen, config, Fitted.from_json(chosen.json("data.json")))
         changes = found.changed("model")
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{chosen.path} was not written by lossbench, or by another version of it") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _foreign(chosen) from error
     refuse_changes(run, changes)
     return found
 
@@ -126,6 +135,10 @@ def put_weights(checkpoint: Checkpoint, model: nn.Module, losses: nn.Module | No
 def warn(text: str) -> None:
     """A line for people, where standard output may be for programs."""
     sys.stderr.write(f"lossbench: note: {text}\n")
+
+
+def _foreign(checkpoint: Checkpoint) -> CheckpointError:
+    return CheckpointError(f"{checkpoint.path} was not written by lossbench, or by another version of it")
 
 
 def _recomposed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossbench.build import EVALUATION_BATCH
 from lossbench.commands.files import check_place, replaced
 from lossbench.commands.load import Saved, saved
 from lossbench.commands.usage import Asked
@@ -23,7 +24,6 @@ from lossbench.engine import autocast
 from lossbench.errors import ConfigError, DataError, plural
 from lossbench.tasks import Binary, Regression, Task
 
-BATCH = 1024
 KINDS = (".csv", ".parquet", ".npz")
 
 
@@ -80,7 +80,7 @@ def predict(found: Saved, features: Any) -> Predictions:
     cast = autocast(pick_precision(found.config.trainer.precision, device), device)
     outputs = []
     with torch.no_grad():
-        for batch in torch.split(found.fitted.inputs(features, torch.device("cpu")), BATCH):
+        for batch in torch.split(found.fitted.inputs(features, torch.device("cpu")), EVALUATION_BATCH):
             with cast():
                 outputs.append(model(batch.to(device)).double().cpu())
     return meaning(torch.cat(outputs), task, found.fitted.classes)
@@ -106,12 +106,13 @@ def meaning(outputs: Tensor, task: Task, classes: tuple[str, ...]) -> Prediction
 def write(path: Path, predictions: Predictions) -> None:
     """Write predictions in the format that the path's ending names."""
     columns = predictions.columns()
-    if path.suffix == ".csv":
+    kind = path.suffix.lower()
+    if kind == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(columns)
             rows.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-    elif path.suffix == ".parquet":
+    elif kind == ".parquet":
         pyarrow = importlib.import_module("pyarrow")
         importlib.import_module("pyarrow.parquet").write_table(pyarrow.table(columns), path)
     else:
@@ -129,12 +130,13 @@ def _write_npz(path: Path, predictions: Predictions) -> None:
 
 def _check_output(source: Path, target: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written before the model is loaded."""
-    if target.suffix not in KINDS:
+    kind = target.suffix.lower()
+    if kind not in KINDS:
         raise ConfigError(f"--output must end in {', '.join(KINDS[:-1])} or {KINDS[-1]}, got '{target}'")
     check_place(target, force=force)
     if target.exists() and source.exists() and target.samefile(source):
         raise ConfigError("--output is the file of --input; name another")
-    if target.suffix == ".parquet":
+    if kind == ".parquet":
         try:
             importlib.import_module("pyarrow")
         except ImportError as error:

@@ -61,8 +61,8 @@ class Scale:
     def apply(self, values: Floats, shape: tuple[int, ...]) -> Floats:
         """Values (N, ...) scaled by moments of a shape that they broadcast with."""
         mean, std = np.array(self.mean).reshape(shape), np.array(self.std).reshape(shape)
-        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
         with np.errstate(over="ignore", invalid="ignore"):  # `narrow` says where
+            scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
             scaled: Floats = (values - mean.astype(values.dtype)) * scale.astype(values.dtype)
         return scaled
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +34,7 @@ def damaged(place: str, what: str) -> CheckpointError:
 
 
 def number(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise damaged(place, "is not a finite number")
     return float(value)
 
@@ -54,12 +54,18 @@ def positive(value: Any, place: str) -> float:
 def count(value: Any, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise damaged(place, "is not a whole number of at least 0")
+    if value >= 2**63:
+        raise damaged(place, "is too large a number")
     return value
 
 
 def text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise damaged(place, "is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair: it could not be written anywhere
+        raise damaged(place, "is not whole text") from error
     return value
 
 

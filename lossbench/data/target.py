@@ -60,7 +60,9 @@ def as_task(target: NDArray[Any], task: Task) -> NDArray[Any]:
     """The targets as the task's losses take them."""
     values = target.astype(np.float64)
     if isinstance(task, Regression):
-        return narrow((values - task.mean) / task.std)
+        with np.errstate(over="ignore", invalid="ignore"):  # `narrow` says where
+            scaled = (values - task.mean) / task.std
+        return narrow(scaled)
     return values.astype(np.int64 if isinstance(task, Multiclass) else np.float32)
 
 
