@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lossbench.app import check_choices, check_config_dir
 from lossbench.build import build_model
@@ -22,7 +22,7 @@ from lossbench.compose import compose
 from lossbench.config import Config
 from lossbench.data import Fitted
 from lossbench.engine.checkpoint import Checkpoint
-from lossbench.engine.checkpoints import check_shapes, join_modules
+from lossbench.engine.checkpoints import check_shapes, modules_of
 from lossbench.errors import CheckpointError, ConfigError
 from lossbench.hydra_errors import translate
 from lossbench.resume import differences
@@ -125,11 +125,10 @@ def put_weights(checkpoint: Checkpoint, model: nn.Module, losses: nn.Module | No
     Raises:
         CheckpointError: they are another model's.
     """
-    parts = join_modules(checkpoint.tensors("model.safetensors"), {}, [model, losses or nn.ModuleList()])
-    for module, part in zip([model] if losses is None else [model, losses], parts, strict=False):
-        own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
-        check_shapes(checkpoint.path, [part], [own])
-        module.load_state_dict(part, strict=False)
+    modules = [model] if losses is None else [model, losses]
+    for module, part in zip(modules, modules_of(checkpoint, modules), strict=True):
+        check_shapes(checkpoint.path, [part], [module.state_dict()])
+        module.load_state_dict(part)
 
 
 def warn(text: str) -> None:
