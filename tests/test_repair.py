@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -119,11 +120,79 @@ def test_repair_refuses_what_it_cannot_repair(tmp_path, killed):
         repair(run)
 
 
-def test_repair_without_hparams_says_so(tmp_path, wanted):
+CARD = {"hparams": {"a": 1}, "metrics": ["val/loss"], "scaled": False, "started": 1000.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "[]",
+        "[" * 100_000,
+        *(
+            json.dumps({**CARD, **wrong})
+            for wrong in (
+                {"hparams": []},
+                {"hparams": {"a": None}},
+                {"hparams": {"a": 10**400}},
+                {"hparams": {"\ud800": 1}},
+                {"metrics": "loss"},
+                {"metrics": [1]},
+                {"metrics": ["\ud800"]},
+                {"scaled": "no"},
+                {"started": "now"},
+                {"started": 1e300},
+                {"started": float("nan")},
+                {"more": 1},
+            )
+        ),
+    ],
+)
+def test_repair_without_hparams_says_so(tmp_path, wanted, text):
     run = copy(wanted, tmp_path / "run")
-    run.joinpath("hparams.json").unlink()
-    assert repair(run).endswith("; hparams.json is not there, so the HPARAMS tab does not show the run")
+    path = run / "hparams.json"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    said = repair(run)
+    assert said.endswith("; hparams.json cannot be read, so the HPARAMS tab shows the run without its hyperparameters")
+    assert "\n" not in said
     assert curves(run) == curves(wanted)
+
+
+@pytest.mark.parametrize("moment", [10**400, 1e300, -1, "now", None])
+def test_repair_does_without_times_that_cannot_be(tmp_path, wanted, moment):
+    run = copy(wanted, tmp_path / "run")
+    path = run / "status.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": moment}))
+    run.joinpath("hparams.json").unlink()
+    assert "rebuilt" in repair(run)
+    assert curves(run) == curves(wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda summary: [summary],
+        lambda summary: {k: v for k, v in summary.items() if k != "steps"},
+        lambda summary: {**summary, "steps": [1]},
+        lambda summary: {**summary, "steps": 10**400},
+        lambda summary: {**summary, "metrics": [1]},
+        lambda summary: {**summary, "metrics": {"val": [1]}},
+        lambda summary: {**summary, "metrics": {"val": {"loss": "low"}}},
+        lambda summary: {**summary, "metrics": {"val": {"loss": 10**400}}},
+    ],
+)
+def test_repair_does_without_a_damaged_summary(tmp_path, wanted, change):
+    run = copy(wanted, tmp_path / "run")
+    path = run / "summary.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert "rebuilt" in repair(run)
+    path.unlink()
+    without = curves(run)
+    repair(run)
+    assert curves(run) == without != curves(wanted)
 
 
 def test_wall_times_are_between_start_and_heartbeat_where_they_cannot(tmp_path, killed):

@@ -18,6 +18,7 @@ from lossbench.observe.replacing import replacing
 
 LOSS, EPOCH_LOSS = "train/loss", "train/loss_epoch"
 ENDED = metadata.SESSION_END_INFO_TAG
+LATEST = 2**33  # a time beyond this is none
 HPARAMS = "_hparams_/"  # how the tags begin that hold the hyperparameters
 
 _STATUS = {"completed": api_pb2.STATUS_SUCCESS, "diverged": api_pb2.STATUS_FAILURE, "failed": api_pb2.STATUS_FAILURE}
@@ -43,13 +44,26 @@ class Card(NamedTuple):
     def load(directory: Path) -> Card | None:
         """The one that the directory holds, if it can be read."""
         try:
-            return Card(**json.loads((directory / "hparams.json").read_text()))
-        except (OSError, ValueError, TypeError):
+            card = Card(**json.loads((directory / "hparams.json").read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
+        return card if card._is_sound() else None
 
     def save(self, directory: Path) -> None:
         with replacing(directory / "hparams.json") as file:
             file.write((json.dumps(self._asdict(), indent=2) + "\n").encode())
+
+    def _is_sound(self) -> bool:
+        """Whether each value is of the kind that it must be: the file is only what somebody left there."""
+        return (
+            isinstance(self.hparams, dict)
+            and isinstance(self.metrics, list)
+            and all(isinstance(name, str) for name in self.metrics)
+            and all(map(_can_be_written, (*self.hparams, *self.hparams.values(), *self.metrics)))
+            and isinstance(self.scaled, bool)
+            and isinstance(self.started, (int, float))
+            and 0 <= self.started < LATEST
+        )
 
     def shows_as(self, other: Card | None) -> bool:
         """Whether the two differ in nothing but when they began."""
@@ -137,6 +151,18 @@ def _scalars(step: int, values: Mapping[str, float], now: float) -> Event:
 def _plain(value: Any) -> bool | int | float | str:
     """A value as the HPARAMS tab can hold it: None and lists become text."""
     return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _can_be_written(value: Any) -> bool:
+    """Whether an event can hold it: text as UTF-8, and numbers as floats."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+        else:
+            float(value)
+    except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _experiment(hparams: Mapping[str, Any], metrics: Sequence[str]) -> Summary:

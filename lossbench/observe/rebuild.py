@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from lossbench.observe import events
 from lossbench.observe.csv_files import read_evals, read_steps
 from lossbench.observe.event_files import EventFile, Held, held, replace
-from lossbench.observe.events import Card, EpochLoss
+from lossbench.observe.events import LATEST, Card, EpochLoss
 
 
 def complete(found: Held, directory: Path, upto: int, losses: EpochLoss) -> bool:
@@ -63,9 +63,10 @@ def span(directory: Path) -> tuple[float, float]:
     now = time.time()
     try:
         state = json.loads((directory / "status.json").read_text())
-        return float(state["started"]), float(state["heartbeat"])
-    except (OSError, ValueError, TypeError, KeyError):
+        times = float(state["started"]), float(state["heartbeat"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return now, now
+    return times if all(0 <= moment < LATEST for moment in times) else (now, now)
 
 
 def _history(

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 
+from lossbench.engine.record import Metrics
 from lossbench.errors import ConfigError, ResourceError, plural
 from lossbench.observe import events
 from lossbench.observe.csv_files import last_step, read_evals, read_steps
 from lossbench.observe.event_files import held
 from lossbench.observe.events import Card, EpochLoss
 from lossbench.observe.rebuild import rebuild, span
-from lossbench.observe.run_dir import lock, read_json
+from lossbench.observe.run_dir import lock
 
 
 def repair(directory: Path) -> str:
@@ -46,27 +47,46 @@ def _repair(directory: Path, status: str) -> str:
     if aside:
         which = "earlier" if found.whole else "damaged"
         text += f"; the {which} file{'s are' if len(aside) > 1 else ' is'} kept as {', '.join(p.name for p in aside)}"
-    return text + ("" if card else "; hparams.json is not there, so the HPARAMS tab does not show the run")
+    return text + (
+        "" if card else "; hparams.json cannot be read, so the HPARAMS tab shows the run without its hyperparameters"
+    )
 
 
 def _status(directory: Path) -> str:
     """How the run stands; one that was killed still calls itself running."""
     try:
         return str(json.loads((directory / "status.json").read_text())["status"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(f"{directory} is not the directory of a run: it has no status.json to be read") from None
 
 
 def _tail(directory: Path, status: str, steps: int, losses: EpochLoss) -> Iterator[Event]:
     """What a run writes when it ends: the metrics of the best weights, the last epoch's mean, and how it ended."""
     _, now = span(directory)
-    summary = read_json(directory / "summary.json", {})
-    metrics = summary.get("metrics")
-    if metrics and summary.get("status") == status:  # a resumed run can have the summary of its first end
-        best = {"best": metrics.get("val", {}), "test": metrics.get("test", {})}
-        numbers = {kind: {k: math.nan if v is None else v for k, v in found.items()} for kind, found in best.items()}
-        yield events.evaluated(int(summary["steps"]), numbers, now)
+    best = _best(directory, status)
+    if best:
+        yield events.evaluated(*best, now)
     yield from events.ending(status, losses, steps, now)
+
+
+def _best(directory: Path, status: str) -> tuple[int, dict[str, Metrics]] | None:
+    """The step and the metrics that the summary has of the best weights; None where it cannot be read.
+
+    A resumed run can have the summary of its first end.
+    """
+    try:
+        summary = json.loads((directory / "summary.json").read_text())
+        metrics = summary["metrics"]
+        if not metrics or summary["status"] != status:
+            return None
+        found: dict[str, Metrics] = {
+            kind: {name: math.nan if value is None else float(value) for name, value in metrics.get(split, {}).items()}
+            for kind, split in (("best", "val"), ("test", "test"))
+        }
+        step = int(summary["steps"])
+        return (step, found) if 0 <= step < 2**63 else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
 
 
 def _scaled(directory: Path, steps: int) -> bool:
