@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ def show_summary(summary: Mapping[str, Any], directory: str, logdir: str) -> Non
     for name, value in (
         *_facts(summary),
         ("directory", directory),
-        ("TensorBoard", f"tensorboard --logdir {logdir}"),
+        ("TensorBoard", f"tensorboard --logdir {shlex.quote(logdir)}"),
     ):
         facts.add_row(name, Text(value, no_wrap=True, overflow="ignore"))
     console.print(facts, soft_wrap=True)
@@ -139,7 +140,7 @@ def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], director
         table.add_row(str(job), *settings, *values, seconds, row["status"], style=style)
     console.print(table)
     console.print(f"directory    {escape(directory)}", soft_wrap=True)
-    console.print(f"TensorBoard  tensorboard --logdir {escape(directory)}", soft_wrap=True)
+    console.print(f"TensorBoard  tensorboard --logdir {escape(shlex.quote(directory))}", soft_wrap=True)
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
