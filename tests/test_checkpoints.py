@@ -85,10 +85,13 @@ def test_when_a_checkpoint_is_due(tmp_path, monkeypatch, options, cost, since, d
     assert [step for step in range(1, 13) if made.due(step, evaluated=step % 5 == 0)] == list(due)
 
 
-def test_auto_saves_at_the_first_evaluation(tmp_path):
+def test_auto_guesses_what_the_first_save_will_cost(tmp_path):
+    """0.03 s: no evaluation in the first second is worth it."""
     made = checkpoints(tmp_path, auto=True)
-    assert not made.due(1, evaluated=False)
-    assert made.due(2, evaluated=True)
+    assert not made.due(2, evaluated=True)
+    made.saved_at -= 1.01
+    assert made.due(4, evaluated=True)
+    assert not made.due(5, evaluated=False)
 
 
 def saved(tmp_path, player):

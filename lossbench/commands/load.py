@@ -23,7 +23,7 @@ from lossbench.config import Config
 from lossbench.data import Fitted
 from lossbench.engine.checkpoint import Checkpoint
 from lossbench.engine.checkpoints import check_shapes, modules_of
-from lossbench.errors import CheckpointError, ConfigError
+from lossbench.errors import CheckpointError, ConfigError, printable
 from lossbench.hydra_errors import translate
 from lossbench.resume import differences
 from lossbench.saved import FOLDER, checkpoint_at, key_of, merged, recorded_overrides, run_of
@@ -115,7 +115,6 @@ def composed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:
     """The config, as `lossbench train` would compose and check it; Hydra's own errors come as they are."""
     check_config_dir(_flags(config_dirs))
     check_choices(overrides)
-    sys.path.append(str(Path.cwd()))  # a user's own loss.py is importable from where they stand
     return compose(*overrides, config_dirs=config_dirs)
 
 
@@ -133,7 +132,7 @@ def put_weights(checkpoint: Checkpoint, model: nn.Module, losses: nn.Module | No
 
 def warn(text: str) -> None:
     """A line for people, where standard output may be for programs."""
-    sys.stderr.write(f"lossbench: note: {text}\n")
+    sys.stderr.write(f"lossbench: note: {printable(text)}\n")
 
 
 def _foreign(checkpoint: Checkpoint) -> CheckpointError:

@@ -70,7 +70,7 @@ class Checkpoints:
     def __post_init__(self) -> None:
         self.saved: int | None = None  # the step of the newest checkpoint
         self.saved_at = time.perf_counter()
-        self.cost = 0.0
+        self.cost = 0.03  # seconds, as a first guess
 
     def due(self, step: int, *, evaluated: bool) -> bool:
         """Whether to save after this step."""
@@ -79,7 +79,7 @@ class Checkpoints:
             return True
         if self.minutes is not None and since >= 60 * self.minutes:
             return True
-        return self.auto and evaluated and (self.saved is None or since >= self.cost / SHARE)
+        return self.auto and evaluated and since >= self.cost / SHARE
 
     def save(self, step: int, epoch: int) -> None:
         """Write the state after `step`, and the best weights where they are new; delete what is old.
@@ -102,8 +102,8 @@ class Checkpoints:
         state |= {"best": best.state_dict(), "best_name": best_name, "random": _random_state()}
         packed = packed_state({**state, "progress": self.progress()})
         self._write(f"step-{step:08d}", {**modules, "state.pt": packed}, {"epoch": epoch, "step": step})
-        if self.saved is None:
-            read(self.root / f"step-{step:08d}").state("state.pt")  # what a user's optimizer keeps may be unreadable
+        if self.saved is None and not all(map(_is_torchs, player.optimizers)):
+            read(self.root / f"step-{step:08d}").state("state.pt")  # what a user's own keeps may be unreadable
         point(self.root / "last", f"step-{step:08d}")
         self.saved = step
         self._prune()
@@ -201,6 +201,10 @@ def _load(
     _set_random_state(state["random"])
     progress: dict[str, Any] = state["progress"]
     return progress
+
+
+def _is_torchs(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
