@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import subprocess
 import traceback
@@ -28,6 +29,8 @@ from lossbench.observe.spikes import Spikes
 from lossbench.observe.tensorboard import TensorBoard
 from lossbench.resume import Resume
 from lossbench.saved import FOLDER
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def execute(
@@ -116,6 +119,8 @@ def execute(
             directory.log(traceback.format_exc())
         if is_memory(error):
             raise ResourceError(_smaller(run)) from error
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise ResourceError(f"cannot write to {path}: {error.strerror}; make room, then resume={path}") from error
         raise
     finally:
         if status is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,14 @@ def test_a_device_that_is_full_says_so(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert f"{tmp_path}: No space left on device; it is switched off, the CSV files go on" in out
+
+
+def test_a_whole_run_on_a_disk_that_fills(tmp_path):
+    """20 KiB a file: TensorBoard's goes first and the training goes on, until the CSV file cannot."""
+    words = "train trainer.epochs=60 model=linear trainer.checkpoint.every=null hydra.run.dir=run"
+    command = f"ulimit -f 20; exec {sys.executable} -m lossbench {words}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    line = f"cannot write to {tmp_path / 'run'}: File too large; make room, then resume={tmp_path / 'run'}"
+    assert (done.returncode, done.stderr) == (6, f"lossbench: error: {line}\n")
+    assert "File too large; it is switched off, the CSV files go on" in done.stdout
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
