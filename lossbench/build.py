@@ -35,7 +35,7 @@ from lossbench.engine import (
     choose_gate,
     evaluate,
 )
-from lossbench.engine.checkpoints import check_shapes, modules_of
+from lossbench.engine.checkpoints import put_weights
 from lossbench.engine.precision import PrecisionName
 from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line, refuse_memory
 from lossbench.optim import Schedule
@@ -103,7 +103,7 @@ def build(config: Config) -> Run:
     objective = _objective(config, data, device)
     cast = autocast(precision, device)
     if config.root.weights is not None:
-        _start_from(Path(config.root.weights), model)
+        put_weights(checkpoint_at(Path(config.root.weights), "best", say), [model])
     probe(config, model, objective, data, cast)
     if options.compile:
         model.compile()
@@ -180,14 +180,6 @@ def _materialise(name: str, model: nn.Module, input_shape: tuple[int, ...]) -> N
     except Exception as error:
         raise ConfigError(f"model '{name}' cannot take inputs of shape {input_shape}: {first_line(error)}") from error
     model.train()
-
-
-def _start_from(path: Path, model: nn.Module) -> None:
-    """Give the model the weights of another run's checkpoint, its best ones where the path names the run."""
-    checkpoint = checkpoint_at(path, "best", say)
-    (weights,) = modules_of(checkpoint, [model])
-    check_shapes(checkpoint.path, [weights], [model.state_dict()])
-    model.load_state_dict(weights)
 
 
 def _objective(config: Config, data: Data, device: torch.device) -> Objective:

@@ -20,7 +20,7 @@ from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine import Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
-from lossbench.errors import CheckpointError, Diverged, LossbenchError, ResourceError, first_line, is_memory
+from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
@@ -61,15 +61,16 @@ def execute(
     """
     start = resume.step if resume else None
     directory = RunDirectory(path, {"config_hash": run.config.hash}, resume=resume.lock if resume else None)
-    status: Status | None = "failed"
+    status: Status | None = None if resume else "failed"  # none: nothing has been changed
     ended: dict[str, object] = {}
     try:
         flush_every = run.config.trainer.flush_every
         with closing(DeviceRecorder([directory], device=run.device, flush_every=flush_every)) as recorder:
-            recorder.add(_csv_files(path, start))
+            recorder.add(CsvFiles(path, resume=start))
             spikes = recorder.add(Spikes(directory.log))
             checkpoints = _checkpoints(run, path, lambda: {**recorder.progress(), "spikes": spikes.count})
             if resume:
+                status = "failed"
                 directory.reopen(resume.step)
                 recorder.resume(resume.progress)
                 spikes.count = resume.progress["spikes"]
@@ -105,16 +106,13 @@ def execute(
             directory.summary(summary)
         return summary
     except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    except Unusable:
-        status = None  # nothing has been changed
+        status = status and "interrupted"
         raise
     except LossbenchError as error:
-        status, ended = "failed", {"error": first_line(error)}
+        status, ended = status and "failed", {"error": first_line(error)}
         raise
     except BaseException as error:
-        status, ended = "failed", {"error": first_line(error)}
+        status, ended = status and "failed", {"error": first_line(error)}
         with suppress(OSError):
             directory.log(traceback.format_exc())
         if is_memory(error):
@@ -127,17 +125,6 @@ def execute(
             with suppress(OSError):
                 directory.status(status, **ended)
         directory.release()
-
-
-class Unusable(CheckpointError):
-    """The records of a run do not lead up to the checkpoint that it would go on from."""
-
-
-def _csv_files(path: Path, resume: int | None) -> CsvFiles:
-    try:
-        return CsvFiles(path, resume=resume)
-    except CheckpointError as error:
-        raise Unusable(str(error)) from error
 
 
 def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -> Checkpoints:

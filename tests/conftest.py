@@ -36,3 +36,19 @@ def cli(capsys, monkeypatch, tmp_path):
     for name, module in list(sys.modules.items()):
         if tmp_path in Path(getattr(module, "__file__", None) or "/").parents:
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def wanted(tmp_path_factory):
+    """The directory of a run's records that was never interrupted; it is only read."""
+    from recorded import whole_run
+
+    return whole_run(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory):
+    """The same, killed a few steps after its last checkpoint."""
+    from recorded import killed_run
+
+    return killed_run(tmp_path_factory.mktemp("killed") / "run")

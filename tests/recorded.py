@@ -151,3 +151,13 @@ def check(directory, wanted):
     assert directory.joinpath("evals.csv").read_bytes() == wanted.joinpath("evals.csv").read_bytes()
     assert curves(directory) == curves(wanted)
     assert hparams(directory) == hparams(wanted)
+
+
+def intact(path):
+    """Whether every record of the file is whole and its checksums are right, to the end of the file."""
+    try:
+        for _ in records.read(path):
+            pass
+    except records.Damaged:
+        return False
+    return True

@@ -13,20 +13,13 @@ from recorded import (
     STOP,
     check,
     go_on,
+    intact,
     state,
     train,
-    whole_run,
 )
 
-from lossbench.observe import records
 from lossbench.observe.event_files import event_files
 from lossbench.observe.tensorboard import TensorBoard
-
-
-@pytest.fixture(scope="module")
-def wanted(tmp_path_factory):
-    return whole_run(tmp_path_factory.mktemp("whole") / "run")
-
 
 FULL = """
 import resource, sys
@@ -70,7 +63,7 @@ def test_a_full_disk_switches_tensorboard_off_and_stops_nothing(tmp_path, wanted
         f"TensorBoard: cannot write to {run}: File too large; it is switched off, the CSV files go on"
     ]
     assert run.joinpath("steps.csv").read_bytes() == wanted.joinpath("steps.csv").read_bytes()
-    assert all(map(records.intact, event_files(run)))
+    assert all(map(intact, event_files(run)))
     assert not list(run.glob("*.part"))
     state(run, "failed")
     go_on(run, STOP)

@@ -13,11 +13,10 @@ from recorded import (
     end,
     flipped,
     hparams,
-    killed_run,
+    intact,
     open_sinks,
     state,
     train,
-    whole_run,
 )
 from tensorboard.compat.proto.event_pb2 import Event
 
@@ -28,21 +27,11 @@ from lossbench.observe.repair import repair
 from lossbench.observe.run_dir import lock
 
 
-@pytest.fixture(scope="module")
-def wanted(tmp_path_factory):
-    return whole_run(tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    return killed_run(tmp_path_factory.mktemp("killed") / "run")
-
-
 def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
     path = tmp_path / "records"
     data = records.frame([bytes(range(n % 3, 20 + n % 3)) for n in range(3)] + [b"x" * 9] * 40 + [b""])
     path.write_bytes(data)
-    assert records.intact(path)
+    assert intact(path)
     assert [len(payload) for payload in records.read(path)] == [20, 20, 20] + [9] * 40 + [0]
     ends, size = {0}, 0
     for payload in records.read(path):
@@ -50,9 +39,9 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
         ends.add(size)
     for offset in range(len(data)):
         path.write_bytes(flipped(data, offset))
-        assert not records.intact(path), offset
+        assert not intact(path), offset
         path.write_bytes(data[:offset])
-        assert records.intact(path) == (offset in ends), offset
+        assert intact(path) == (offset in ends), offset
 
 
 def test_what_comes_before_the_damage_can_be_read(tmp_path):
@@ -101,9 +90,7 @@ def test_repair_heals_damage_anywhere(tmp_path, wanted):
             run = copy(wanted, tmp_path / f"{offset}-{len(damaged)}" / "run")
             run.joinpath(name).write_bytes(damaged)
             said = repair(run)
-            assert ("the damaged file is kept" in said) == (
-                damaged != b"" and not records.intact(next(run.glob("replaced*")))
-            )
+            assert ("the damaged file is kept" in said) == (damaged != b"" and not intact(next(run.glob("replaced*"))))
             check(run, wanted)
 
 

@@ -7,7 +7,6 @@ from recorded import (
     HPARAMS,
     STOP,
     copy,
-    killed_run,
     train,
 )
 
@@ -15,11 +14,6 @@ from lossbench.errors import CheckpointError
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.repair import repair
 from lossbench.observe.tensorboard import TensorBoard
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    return killed_run(tmp_path_factory.mktemp("killed") / "run")
 
 
 def test_resume_of_csv_files_cut_anywhere(tmp_path, killed):

@@ -15,29 +15,18 @@ from recorded import (
     flipped,
     go_on,
     hparams,
+    intact,
     interrupted_run,
-    killed_run,
     open_sinks,
     row,
     served,
     train,
-    whole_run,
 )
 from tensorboard.compat.proto.event_pb2 import Event
 
 from lossbench.observe import records
 from lossbench.observe.event_files import event_files
 from lossbench.observe.tensorboard import TensorBoard
-
-
-@pytest.fixture(scope="module")
-def wanted(tmp_path_factory):
-    return whole_run(tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    return killed_run(tmp_path_factory.mktemp("killed") / "run")
 
 
 def test_the_run_to_compare_with_is_as_wanted(wanted):
@@ -157,7 +146,7 @@ def test_resume_heals_half_a_record_after_the_last(tmp_path, wanted):
         file.write(records.frame([b"x" * 60])[:40])
     go_on(run)
     check(run, wanted)
-    assert all(map(records.intact, event_files(run)))
+    assert all(map(intact, event_files(run)))
 
 
 def test_resume_needs_no_event_file(tmp_path, wanted, killed):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lossbench.build import EVALUATION_BATCH, build, load_source
 from lossbench.commands.files import check_place, replaced
-from lossbench.commands.load import Saved, put_weights, refuse_changes, saved, warn
+from lossbench.commands.load import Saved, refuse_changes, saved, warn
 from lossbench.commands.usage import OF_EVALUATE, Asked
 from lossbench.config import NO_MATTER
 from lossbench.console import console, say
@@ -24,7 +24,9 @@ from lossbench.data.inputs import read_source
 from lossbench.data.table_encoding import TableEncoding
 from lossbench.device import pick_device, pick_precision
 from lossbench.engine import Metrics, Objective, Part, autocast, evaluate
+from lossbench.engine.checkpoints import put_weights
 from lossbench.errors import CheckpointError, ConfigError
+from lossbench.observe.run_dir import finite
 from lossbench.saved import key_of
 
 OF_TRAINING = ("dataset.split", "dataset.standardize", "dataset.imbalance", "dataset.weight")
@@ -81,7 +83,7 @@ def of_own_data(found: Saved, split: str | None) -> dict[str, Metrics]:
             f"these are not the data that {found.run} was trained on: its splits cannot be made again; "
             "--split all measures every row"
         )
-    put_weights(found.checkpoint, *built.player.modules)
+    put_weights(found.checkpoint, built.player.modules)
     _warn_of(built.player.model, found)
     splits = {"train": built.data.train, "val": built.data.val, "test": built.data.test}
     return {name: built.evaluate(rows) for name, rows in splits.items() if split in (None, name)}
@@ -124,12 +126,6 @@ def same(a: Any, b: Any) -> bool:
 
 def as_json(found: Mapping[str, Any]) -> str:
     """As JSON has it: NaN and infinities are null."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: finite(inner) for key, inner in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     return json.dumps(finite(found), indent=2)
 
 

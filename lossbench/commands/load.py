@@ -22,11 +22,11 @@ from lossbench.compose import compose
 from lossbench.config import Config
 from lossbench.data import Fitted
 from lossbench.engine.checkpoint import Checkpoint
-from lossbench.engine.checkpoints import check_shapes, modules_of
+from lossbench.engine.checkpoints import put_weights
 from lossbench.errors import CheckpointError, ConfigError, printable
 from lossbench.hydra_errors import translate
 from lossbench.resume import differences
-from lossbench.saved import FOLDER, checkpoint_at, key_of, merged, recorded_overrides, run_of
+from lossbench.saved import FOLDER, checkpoint_at, merged, recorded_overrides, run_of
 from lossbench.signatures import show
 
 
@@ -46,10 +46,7 @@ class Saved:
 
     @property
     def step(self) -> int:
-        step = self.checkpoint.facts.get("step")
-        if not isinstance(step, int):
-            raise _foreign(self.checkpoint)
-        return step
+        return int(self.checkpoint.facts["step"])
 
     def changed(self, group: str, *, added: bool = False) -> list[tuple[str, Any, Any]]:
         """What of a group was otherwise when the run was started: key, old and new value.
@@ -74,7 +71,7 @@ class Saved:
             CheckpointError: the weights are another model's.
         """
         model = build_model(self.config.model, self.fitted.input_shape, self.fitted.task.outputs).eval()
-        put_weights(self.checkpoint, model)
+        put_weights(self.checkpoint, [model])
         return model.to(device)
 
 
@@ -90,8 +87,7 @@ def saved(path: Path, checkpoint: str | None, overrides: Sequence[str], config_d
     """
     run, _ = run_of(path)
     chosen = _checkpoint(path, checkpoint)
-    recorded = [word for word in recorded_overrides(run) if key_of(word) != "weights"]
-    config = _recomposed(merged(recorded, overrides), config_dirs)
+    config = _recomposed(merged(recorded_overrides(run), overrides), config_dirs)
     try:
         found = Saved(run, chosen, config, Fitted.from_json(chosen.json("data.json")))
         changes = found.changed("model")
@@ -116,18 +112,6 @@ def composed(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Config:
     check_config_dir(_flags(config_dirs))
     check_choices(overrides)
     return compose(*overrides, config_dirs=config_dirs)
-
-
-def put_weights(checkpoint: Checkpoint, model: nn.Module, losses: nn.Module | None = None) -> None:
-    """Put a checkpoint's weights into the model and, where they are given, the losses with parameters of their own.
-
-    Raises:
-        CheckpointError: they are another model's.
-    """
-    modules = [model] if losses is None else [model, losses]
-    for module, part in zip(modules, modules_of(checkpoint, modules), strict=True):
-        check_shapes(checkpoint.path, [part], [module.state_dict()])
-        module.load_state_dict(part)
 
 
 def warn(text: str) -> None:

@@ -258,10 +258,9 @@ def _eager() -> AbstractContextManager[object]:
 @contextmanager
 def _put_back(player: Player) -> Iterator[None]:
     """Leave parameters, gradients, buffers and random numbers as they were; without gradients to start with."""
-    modules = [player.model, player.objective.modules]
-    held = dict.fromkeys([*player.parameters, *(p for module in modules for p in module.parameters())])
+    held = dict.fromkeys([*player.parameters, *(p for module in player.modules for p in module.parameters())])
     saved = [(p, p.detach().clone(), p.grad) for p in held]
-    buffers = Buffers(modules)
+    buffers = Buffers(player.modules)
     devices = {p.device for p in held if p.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices):

@@ -281,6 +281,18 @@ def modules_of(checkpoint: Checkpoint, modules: Sequence[nn.Module]) -> list[dic
     ]
 
 
+def put_weights(checkpoint: Checkpoint, modules: Sequence[nn.Module]) -> None:
+    """Put a checkpoint's weights into the model and, where they are given, the losses with parameters of their own.
+
+    Raises:
+        CheckpointError: they are another model's.
+    """
+    saved = modules_of(checkpoint, modules)
+    check_shapes(checkpoint.path, saved, [module.state_dict() for module in modules])
+    for module, state in zip(modules, saved, strict=True):
+        module.load_state_dict(state)
+
+
 def check_shapes(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
     """Refuse the weights of another model.
 

@@ -81,16 +81,6 @@ def read(path: Path) -> Iterator[bytes]:
         guess = min(2 * len(block) + 1, BLOCK)
 
 
-def intact(path: Path) -> bool:
-    """Whether every record of the file is whole and its checksums are right, to the end of the file."""
-    try:
-        for _ in read(path):
-            pass
-    except Damaged:
-        return False
-    return True
-
-
 def _checksums(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
     if len(rows) < MANY:
         return np.array([one_masked_crc32c(row.tobytes()) for row in rows], np.uint32)

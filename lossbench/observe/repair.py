@@ -16,7 +16,7 @@ from lossbench.observe.csv_files import last_step, read_evals, read_steps
 from lossbench.observe.event_files import held
 from lossbench.observe.events import Card, EpochLoss
 from lossbench.observe.rebuild import rebuild, span
-from lossbench.observe.run_dir import lock
+from lossbench.observe.run_dir import lock, read_json
 
 
 def repair(directory: Path) -> str:
@@ -54,10 +54,10 @@ def _repair(directory: Path, status: str) -> str:
 
 def _status(directory: Path) -> str:
     """How the run stands; one that was killed still calls itself running."""
-    try:
-        return str(json.loads((directory / "status.json").read_text())["status"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise ConfigError(f"{directory} is not the directory of a run: it has no status.json to be read") from None
+    status = read_json(directory / "status.json", {}).get("status")
+    if status is None:
+        raise ConfigError(f"{directory} is not the directory of a run: it has no status.json to be read")
+    return str(status)
 
 
 def _tail(directory: Path, status: str, steps: int, losses: EpochLoss) -> Iterator[Event]:

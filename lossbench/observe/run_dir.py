@@ -16,6 +16,7 @@ from weakref import WeakSet
 from lossbench.engine.record import Incident, StepRow
 from lossbench.errors import ConfigError, ResourceError
 from lossbench.observe.recorder import Sink
+from lossbench.observe.replacing import replacing
 
 HEARTBEAT = 10.0  # seconds between heartbeats in status.json
 
@@ -100,7 +101,7 @@ class RunDirectory(Sink):
         self.log(f"resumed after step {step}")
 
     def summary(self, summary: Mapping[str, Any]) -> None:
-        _replace(self.path / "summary.json", json.dumps(_finite(summary), indent=2, default=str) + "\n")
+        _replace(self.path / "summary.json", json.dumps(finite(summary), indent=2, default=str) + "\n")
 
     def log(self, text: str) -> None:
         """Append to `run.log`."""
@@ -133,23 +134,18 @@ def read_json(path: Path, missing: Any) -> Any:
     """What the file holds; `missing` where there is none, or it is not JSON of the same type."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return missing
     return found if isinstance(found, type(missing)) else missing
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinities as null: JSON has no others."""
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.write(text.encode())
