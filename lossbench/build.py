@@ -188,8 +188,8 @@ def _objective(config: Config, data: Data, device: torch.device) -> Objective:
     values = dict(loss.values)
     classes = data.task.outputs
     for key, word in by_class(loss).items():
-        if values.get(key) == "balanced":
-            values[key] = word.compute(data.train.target, classes).to(device)
+        if isinstance(values.get(key), str):
+            values[key] = word.words[values[key]](data.train.target, classes).to(device)
         elif isinstance(values.get(key), float):  # on the device once, and not in every step
             values[key] = torch.tensor(values[key], device=device)
         elif isinstance(values.get(key), list):

@@ -22,7 +22,7 @@ from lossbench.engine.checkpoints import CheckpointOptions
 from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
 from lossbench.errors import ConfigError, did_you_mean, first_line
-from lossbench.losses.weights import FromTraining
+from lossbench.losses.marks import FromTraining
 from lossbench.naming import run_name
 from lossbench.optim import SchedulerOptions
 from lossbench.signatures import bind, hints, parameters, required, show

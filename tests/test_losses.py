@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_checks import equal, mean, same_with_gradient, tensor
 from sklearn.utils.class_weight import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 
-from lossbench.engine.objective import Term, reduce
 from lossbench.losses import bce, binary_focal, cross_entropy, focal, huber, label_smoothing, mae, mse
-from lossbench.losses.weights import class_weights, negatives_per_positive, share_of_negatives
+from lossbench.losses.marks import class_weights, negatives_per_positive, share_of_negatives
 
 LOG2, LOG3 = math.log(2), math.log(3)
 EIGHTHS = torch.log(torch.tensor([[4.0, 2.0, 1.0, 1.0], [1.0, 4.0, 1.0, 2.0]], dtype=torch.float64))  # over 8
@@ -22,27 +22,6 @@ ERRORS = torch.tensor([0.5, -2.0, 0.0], dtype=torch.float64)
 CLASS_WEIGHT = [0.5, 2.0, 1.0, 3.0, 0.0]
 
 approx = pytest.approx
-
-
-def equal(actual, expected):
-    torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), rtol=1e-9, atol=1e-12)
-
-
-def tensor(values):
-    return None if values is None else torch.tensor(values, dtype=torch.float64)
-
-
-def mean(result):
-    values, weights = result if isinstance(result, tuple) else (result, None)
-    return reduce([Term("loss", 1.0, values, weights)])
-
-
-def same_with_gradient(ours, theirs, inputs):
-    """Both functions of `inputs` have the same value and the same gradient."""
-    x, y = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
-    a, b = ours(x), theirs(y)
-    equal(a, b.detach())
-    equal(torch.autograd.grad(a, x)[0], torch.autograd.grad(b, y)[0])
 
 
 @pytest.fixture

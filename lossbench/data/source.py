@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from lossbench.data.table import Table
 from lossbench.errors import ConfigError, DataError
 
-TaskName = Literal["regression", "binary", "multiclass"]
+TaskName = Literal["regression", "binary", "multilabel", "multiclass"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class Source:
     Attributes:
         features: a `Table` of named columns; an array or tensor (N, ...), such as images (N, C, H, W); or a
             map-style `Dataset` of float tensors, scaled already, for inputs that do not fit in memory.
-        target: (N,), numbers for regression, class indices 0..C-1 otherwise.
+        target: (N,), numbers for regression, class indices 0..C-1 for binary and multiclass; (N, K) of 0 and 1 for
+            multilabel; (N, C) rows of probabilities for multiclass with soft labels.
         task: what the target means.
         classes: the classes' names, in the order of their indices.
         notes: what the user should be told, such as an inferred task.
+        held_out: the last so many examples are the data set's own test split, as published; 0 if it has none.
 
     Raises:
         ConfigError: an unknown task, or a `Dataset` without a length.
@@ -38,6 +40,7 @@ class Source:
     task: TaskName
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         if self.task not in get_args(TaskName):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lossbench.losses.marks import PositiveAlpha, PositiveWeight
 from lossbench.losses.shape import per_example
-from lossbench.losses.weights import PositiveAlpha, PositiveWeight
 
 
 def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -> Tensor:
@@ -42,10 +42,9 @@ def binary_focal(
     # 1 - p_t as a sum of two products: nothing cancels where p_t is near 1.
     wrong = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
     values = values * _power(wrong, gamma)
-    if isinstance(alpha, str):
-        raise ValueError("alpha='balanced' is resolved when a run is built; pass a number")
     if alpha is not None:
-        values = values * (alpha * targets + (1 - alpha) * (1 - targets))
+        share = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
+        values = values * (share * targets + (1 - share) * (1 - targets))
     return per_example(values)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.weights import ClassAlpha, ClassWeight
+from lossbench.losses.marks import ClassAlpha, ClassWeight
 
 
 def cross_entropy(
