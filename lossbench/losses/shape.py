@@ -1,10 +1,18 @@
-"""What the families share: one value per example."""
+"""What the families share: one value per example, and an exponential that does not overflow."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def per_example(values: Tensor) -> Tensor:  # (N, ...) -> (N,)
     """The mean over every dimension but the first."""
     return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+
+def exp_linear(x: Tensor, limit: float = 30.0) -> Tensor:
+    """exp(x) up to the limit, and above it the line that continues it: once differentiable, and no overflow."""
+    # relu, not clamp: its gradient at the limit is 0, so that the two factors do not both count there.
+    return torch.exp(x.clamp_max(limit)) * (1 + F.relu(x - limit))
