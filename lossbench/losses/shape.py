@@ -14,5 +14,5 @@ def per_example(values: Tensor) -> Tensor:  # (N, ...) -> (N,)
 
 def exp_linear(x: Tensor, limit: float = 30.0) -> Tensor:
     """exp(x) up to the limit, and above it the line that continues it: once differentiable, and no overflow."""
-    # relu, not clamp: its gradient at the limit is 0, so that the two factors do not both count there.
-    return torch.exp(x.clamp_max(limit)) * (1 + F.relu(x - limit))
+    # where and relu, not clamp: at the limit itself the gradient comes from the first factor, once.
+    return torch.exp(torch.where(x > limit, limit, x)) * (1 + F.relu(x - limit))
