@@ -1,6 +1,7 @@
 """The options of each config group, read from the YAML files alone: neither torch nor Hydra is imported here.
 
-An option's card is the comment at the head of its file: a one-line summary, a `# tasks:` line, and more text below.
+An option's card is the comment at the head of its file: a one-line summary, a `# tasks:` line, for a loss a
+`# preset:` line with the experiment to try it on, and more text below.
 """
 
 from __future__ import annotations
@@ -32,13 +33,26 @@ class Card:
     path: Path
     summary: str
     tasks: str
-    text: str  # the comment below the summary and the tasks
+    preset: str  # the experiment on which to try it
+    text: str  # the comment below these
     body: str  # the file below its head comment
 
     @property
     def fits(self) -> list[str]:
         """The tasks that it names."""
         return re.findall(r"[a-z_]+", self.tasks.split("(")[0])
+
+    @property
+    def comments(self) -> dict[str, str]:
+        """What the file says of each of its keys, on the key's line and on lines of nothing else below it."""
+        found: dict[str, str] = {}
+        for line in self.body.splitlines():
+            key, comment = re.match(r"\w+(?=:)", line), re.search(r"(?:^|\s)#\s*(.*)", line)
+            if key:
+                found[key.group()] = comment.group(1) if comment else ""
+            elif found and comment and line.lstrip().startswith("#"):
+                found[[*found][-1]] += " " + comment.group(1)
+        return found
 
 
 def conf_dir() -> Path:
@@ -77,9 +91,25 @@ def read_card(group: str, path: Path) -> Card:
     lines = path.read_text().splitlines()
     head = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     comments = [line[1:].removeprefix(" ") for line in lines[:head] if not line.startswith("# @")]
-    tasks = next((line.removeprefix("tasks:").strip() for line in comments if line.startswith("tasks:")), "-")
-    summary, *rest = [line for line in comments if not line.startswith("tasks:")] or ["-"]
-    return Card(group, path.stem, path, summary, tasks, "\n".join(rest).strip(), "\n".join(lines[head:]))
+    named = dict.fromkeys(("tasks", "preset"), "")
+    rest = []
+    for line in comments:
+        key, colon, value = line.partition(":")
+        if colon and key in named:
+            named[key] = value.strip()
+        else:
+            rest.append(line)
+    summary, *text = rest or ["-"]
+    return Card(
+        group,
+        path.stem,
+        path,
+        summary,
+        named["tasks"] or "-",
+        named["preset"],
+        "\n".join(text).strip(),
+        "\n".join(lines[head:]),
+    )
 
 
 def unknown_option(group: str, name: str, choices: Iterable[str]) -> str:

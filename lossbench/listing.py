@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lossbench import catalog
 from lossbench.errors import ConfigError, did_you_mean
+from lossbench.signatures import describe, hints, intervals, parameters, required, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def show_list(words: Sequence[str]) -> None:
     """Print the options of one kind, or of every kind: name, task, one line."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from lossbench.console import console
 
     for word in words:
@@ -21,18 +26,15 @@ def show_list(words: Sequence[str]) -> None:
             raise ConfigError(f"there is no list of '{word}'{near} (lists: {', '.join(catalog.LISTS)})")
     for kind in words or catalog.LISTS:
         group = catalog.LISTS[kind]
-        table = Table(title=f"{kind} ({group}=NAME)", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        table.add_column("name", style="bold", no_wrap=True)
-        table.add_column("tasks")
-        table.add_column("what it is")
-        for card in catalog.cards(group):
-            table.add_row(card.name, escape(card.tasks), escape(card.summary))
-        console.print(table)
+        rows = [(card.name, card.tasks, card.summary) for card in catalog.cards(group)]
+        console.print(_table(("name", "tasks", "what it is"), rows, title=f"{kind} ({group}=NAME)"))
         console.print()
 
 
 def show_card(words: Sequence[str]) -> None:
     """Print the card of `GROUP=NAME`: summary, formula and shapes, every key with its default, a command to try."""
+    from rich.padding import Padding
+
     from lossbench.console import console
 
     if not words:
@@ -42,23 +44,53 @@ def show_card(words: Sequence[str]) -> None:
         if not equals or not name:
             raise ConfigError(f"'{word}' is not GROUP=NAME; for example: lossbench show loss=focal")
         card = catalog.card(group, name)
-        parts = [f"{group}={name}   (tasks: {card.tasks})", card.summary, card.text]
-        parts += [_docstrings(card.body), "Config:\n" + _indent(card.body), f"Try:\n  {_command(card)}"]
-        console.print("\n\n".join(part for part in parts if part), markup=False, soft_wrap=True)
+        _print(f"{group}={name} (tasks: {card.tasks})\n\n{card.summary}")
+        targets = {path: _located(path) for path in re.findall(r"lossbench(?:\.\w+)+", card.body)}
+        docs = {path: (inspect.getdoc(target) or "").partition("\nSource: ") for path, target in targets.items()}
+        explained = {"_target_"}
+        for path, target in targets.items():
+            _print(_heading(path, target, card))
+            _print(docs[path][0], indent=2)
+            keys = _keys(target, card) if group == "loss" else []
+            if keys:
+                explained.update(key for key, *_ in keys)
+                console.print(Padding.indent(_table(("option", "what it takes", "default", "what it does"), keys), 2))
+                console.print()
+        _print(card.text)
+        _print("\n".join(dict.fromkeys(f"Source: {source}" for _, _, source in docs.values() if source)))
+        if group != "loss" or not targets or not card.comments.keys() <= explained:
+            console.print("Config:")
+            _verbatim(card.body)
+            console.print()
+        console.print("Try:")
+        _verbatim(_command(card))
 
 
-def _docstrings(body: str) -> str:
-    """The docstrings of our own functions that the file names."""
-    import importlib
-    import inspect
-    import re
+def _located(path: str) -> Callable[..., Any]:
+    """One of our own functions or classes."""
+    module, _, attribute = path.rpartition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
 
-    found = []
-    for path in re.findall(r"lossbench(?:\.\w+)+", body):
-        module, _, attribute = path.rpartition(".")
-        target = getattr(importlib.import_module(module), attribute)
-        found.append(f"{path}\n{_indent(inspect.getdoc(target) or '')}")
-    return "\n\n".join(found)
+
+def _heading(path: str, target: Callable[..., Any], card: catalog.Card) -> str:
+    """The target, and for a loss the fields that it takes."""
+    if card.group != "loss":
+        return path
+    called = getattr(target, "forward", target)
+    return f"{path}({', '.join(name for name in required(called) if name != 'self')})"
+
+
+def _keys(target: Callable[..., Any], card: catalog.Card) -> list[tuple[str, str, str, str]]:
+    """A target's hyperparameters, from its signature and from the comments of the file."""
+    types, comments, rows = hints(target), card.comments, []
+    for name, parameter in parameters(target).items():
+        if name in comments and parameter.default is not parameter.empty:
+            hint = types.get(name, Any)
+            kinds, ranges = describe(hint), " and ".join(intervals(hint))
+            join = ", in " if " or " in kinds else " in "
+            rows.append((name, kinds + (join + ranges if ranges else ""), show(parameter.default), comments[name]))
+    return rows
 
 
 def _command(card: catalog.Card) -> str:
@@ -66,11 +98,45 @@ def _command(card: catalog.Card) -> str:
     if card.group == "dataset" and "???" in card.body:
         return f"lossbench train dataset={card.name} dataset.path=FILE dataset.target=COLUMN"
     setting = f"{card.group}={card.name}"
+    if card.preset:
+        return f"lossbench train experiment={card.preset} {setting}"
     if card.group == "loss" and "multiclass" not in card.fits and card.fits:
         dataset = next(c.name for c in catalog.cards("dataset") if c.fits == card.fits[:1])
         return f"lossbench train dataset={dataset} {setting}"
     return f"lossbench train {setting}"
 
 
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" if line else "" for line in text.strip().splitlines())
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    """A table without lines, whose first column is never broken."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for i, name in enumerate(head):
+        table.add_column(name, style=None if i else "bold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _print(text: str, indent: int = 0) -> None:
+    """Paragraphs, broken into lines of the console's width; each `Label:` and `- ` and indented line starts one."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from lossbench.console import console
+
+    for block in filter(None, text.strip().split("\n\n")):
+        for paragraph in re.split(r"\n(?=\s|- |[A-Z][\w ]*:)", block):
+            start = len(paragraph) - len(paragraph.lstrip())
+            words = Text(" ".join(paragraph.split()))
+            console.print(Padding.indent(words, indent + start))
+        console.print()
+
+
+def _verbatim(text: str) -> None:
+    """Lines to copy, which are never broken."""
+    from lossbench.console import console
+
+    lines = (f"  {line}" if line else "" for line in text.strip().splitlines())
+    console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -131,6 +131,14 @@ def describe(hint: Any) -> str:
     return "a mapping" if origin in (dict, Mapping) else str(getattr(hint, "__name__", hint))
 
 
+def intervals(hint: Any) -> list[str]:
+    """The intervals written anywhere in a type, such as `[0, 1)`."""
+    if isinstance(hint, str):
+        return [hint] if _INTERVAL.match(hint) else []
+    inner = (*get_args(hint), *getattr(hint, "__metadata__", ()))
+    return list(dict.fromkeys(found for part in inner for found in intervals(part)))
+
+
 def _convert(value: Any, hint: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:

@@ -10,7 +10,6 @@ import yaml
 from lossbench import __version__, catalog
 from lossbench.completion import COMMANDS, SCRIPTS
 
-KINDS = list(catalog.LISTS.items())
 OPTIONS = [(group, name) for group in catalog.GROUPS for name in catalog.names(group)]
 
 
@@ -49,41 +48,6 @@ def test_a_reader_that_leaves_early_is_no_error(words):
     with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == (b"", 0)
-
-
-# list and show
-
-
-@pytest.mark.parametrize(("kind", "group"), KINDS)
-def test_list_says_what_each_option_is(cli, kind, group):
-    out = " ".join(printed(cli, "list", kind).split())
-    assert f"{kind} ({group}=NAME)" in out
-    for card in catalog.cards(group):
-        assert f" {card.name} {card.tasks} " in f" {out} "
-        assert card.summary in out
-        assert card.summary.endswith(".")
-
-
-def test_list_without_a_kind_lists_them_all(cli):
-    out = printed(cli, "list")
-    assert all(f"{kind} ({group}=NAME)" in out for kind, group in KINDS)
-    assert printed(cli, "list", *catalog.LISTS) == out
-
-
-@pytest.mark.parametrize(("group", "name"), OPTIONS)
-def test_show_has_every_key_with_its_default_and_a_command(cli, group, name):
-    out = printed(cli, "show", f"{group}={name}")
-    assert out.startswith(f"{group}={name}   (tasks: ")
-    shown = yaml.safe_load(out.partition("Config:\n")[2].partition("\n\nTry:")[0])
-    assert shown == yaml.safe_load(catalog.card(group, name).path.read_text())
-    assert f"{group}={name}" in out.partition("Try:\n  lossbench train ")[2]
-
-
-def test_show_has_a_losss_formula_and_shapes(cli):
-    out = printed(cli, "show", "loss=huber")
-    for words in ("e^2 / 2 where |e| <= delta", "Shapes: pred and target (N, ...)", "Huber 1964", "When it helps"):
-        assert words in out
-    assert printed(cli, "show", "loss=huber", "optim=sgd").startswith(out)
 
 
 # Completion

@@ -58,7 +58,7 @@ BELOW = {
     "console": (),
     "errors": (),
     "seeds": (),
-    "listing": ("catalog", "console"),
+    "listing": ("catalog", "console", "signatures"),
     "flags": (),
     "stopping": (),
     "commands.usage": (),
