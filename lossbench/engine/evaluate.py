@@ -25,19 +25,19 @@ def evaluate(
     modes = [(m, m.training) for m in (*model.modules(), *objective.modules.modules())]
     model.eval()
     objective.modules.eval()
-    needs: Collection[str] = dict.fromkeys((*objective.needs, *task.pair))
+    needs: Collection[str] = dict.fromkeys((*objective.needs, *task.measured))
     totals, kept = [], []
     for batch in gather(split, torch.arange(len(split)), batch_size, workers):
         with cast():
             fields = task.forward(model, batch, needs)
         totals.append([torch.stack(_pair(*sums(term, len(batch["index"])))) for term in objective.terms(fields)])
-        kept.append({name: fields[name] for name in task.pair})
+        kept.append([fields[name] for name in task.measured])
     for module, training in modes:
         module.training = training
-    whole = {name: torch.cat([fields[name] for fields in kept]) for name in task.pair}
+    whole = dict(zip(task.measured, map(torch.cat, zip(*kept, strict=True)), strict=True))
     metrics = {"loss": _mean(totals), **task.metrics(whole)}
     # Metrics that only sort or compare make numbers out of NaN too: of such outputs every metric is NaN.
-    usable = whole[task.pair[0]].isfinite().all()
+    usable = torch.stack([values.isfinite().all() for values in whole.values()]).all()
     numbers = torch.stack([torch.where(usable, value.double(), torch.nan) for value in metrics.values()]).tolist()
     return dict(zip(metrics, numbers, strict=True))
 

@@ -2,48 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from lossbench.tasks import metrics
-from lossbench.tasks.base import Batch, Fields, Model, provide
+from lossbench.tasks.base import Batch, Fields, Model, given, groups, provide
+from lossbench.tasks.output import ONE_OF_MANY, Output, class_fields, form_for
 
 
 @dataclass(frozen=True)
 class Multiclass:
-    """Logits (N, C) against class ids (N,)."""
+    """Logits (N, C) against class ids (N,).
+
+    Attributes:
+        class_counts: how many training rows each class has; none where they are not known.
+    """
 
     classes: int
+    class_counts: tuple[float, ...] = ()
+    output: Output = "logits"
 
     name: ClassVar[str] = "multiclass"
     pair: ClassVar[tuple[str, str]] = ("logits", "labels")
-    fields: ClassVar[tuple[str, ...]] = ("logits", "labels", "log_probs", "probs")
-    directions: ClassVar[dict[str, str]] = {"accuracy": "max", "macro_f1": "max", "nll": "min", "ece": "min"}
+    fields: ClassVar[tuple[str, ...]] = (
+        "logits",
+        "labels",
+        "log_probs",
+        "probs",
+        "soft_labels",
+        "class_counts",
+        "groups",
+    )
 
     @property
     def outputs(self) -> int:
         return self.classes
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return self.pair
+
+    @property
+    def directions(self) -> dict[str, str]:
+        return directions(self.classes)
+
+    def suited(
+        self, needs: Collection[str], *, output: Output | None = None, levels: Sequence[float] = ()
+    ) -> Multiclass:
+        return replace(self, output=form_for(self.name, ONE_OF_MANY, needs, output))
+
     def forward(self, model: Model, batch: Batch, needs: Collection[str]) -> Fields:
-        logits = model(batch["input"]).float()  # (N, C)
+        raw = given(model, batch)  # (N, C)
         made = {
-            "logits": lambda: logits,
+            **class_fields(raw, self.output),
             "labels": lambda: batch["target"],
-            "log_probs": lambda: logits.log_softmax(1),
-            "probs": lambda: logits.softmax(1),
+            "soft_labels": lambda: one_hot(batch["target"], self.classes).to(raw.dtype),
+            "class_counts": lambda: counts_on(raw.device, self.class_counts),
+            "groups": lambda: groups(batch, batch["target"]),
         }
         return provide(batch, made, needs)
 
     def metrics(self, fields: Fields) -> dict[str, Tensor]:
-        logits, labels = fields["logits"].double(), fields["labels"]
-        confidence, predicted = logits.softmax(1).max(1)
-        return {
-            "accuracy": metrics.accuracy(predicted, labels),
-            "macro_f1": metrics.macro_f1(predicted, labels, self.classes),
-            "nll": F.cross_entropy(logits, labels),
-            "ece": metrics.calibration_error(confidence, predicted == labels),
-        }
+        labels = fields["labels"]
+        return measures(fields["logits"].double(), labels, one_hot(labels, self.classes).double())
+
+
+def directions(classes: int) -> dict[str, str]:
+    """Each metric's better direction."""
+    return {
+        "accuracy": "max",
+        "error_rate": "min",
+        "macro_f1": "max",
+        "balanced_accuracy": "max",
+        "worst_recall": "max",
+        "auroc": "max",
+        "average_precision": "max",
+        "nll": "min",
+        "brier": "min",
+        "ece": "min",
+        **dict.fromkeys(metrics.recall_names(classes), "max"),
+    }
+
+
+def measures(logits: Tensor, labels: Tensor, shares: Tensor) -> dict[str, Tensor]:  # (N, C), (N,), (N, C)
+    """Every metric of `directions`; `shares` are the classes' probabilities in truth, `labels` the most probable."""
+    log_probs = logits.log_softmax(1)
+    probs = log_probs.exp()
+    confidence, predicted = probs.max(1)
+    counts = metrics.Counts.of(predicted, labels, logits.shape[1])
+    right = predicted == labels
+    auroc, average_precision = metrics.ranking(probs, one_hot(labels, logits.shape[1]))
+    accuracy = right.double().mean()
+    return {
+        "accuracy": accuracy,
+        "error_rate": 1 - accuracy,
+        **counts.averages(),
+        "auroc": auroc,
+        "average_precision": average_precision,
+        "nll": -(shares * log_probs).sum(1).mean(),
+        "brier": (probs - shares).square().sum(1).mean(),
+        "ece": metrics.calibration_error(confidence, right),
+        **counts.recalls(),
+    }
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:  # (N,) -> (N, C) bool
+    """Without torch's check of the ids, for which a GPU would have to be waited for."""
+    return labels[:, None] == torch.arange(classes, device=labels.device)
+
+
+@lru_cache(maxsize=8)
+def counts_on(device: torch.device, counts: tuple[float, ...]) -> Tensor:  # (C,)
+    """The counts of the training rows, put on a device once."""
+    return torch.tensor(counts, device=device)
