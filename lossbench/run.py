@@ -64,9 +64,8 @@ def execute(
     status: Status | None = None if resume else "failed"  # none: nothing has been changed
     ended: dict[str, object] = {}
     try:
-        flush_every = run.config.trainer.flush_every
-        with closing(DeviceRecorder([directory], device=run.device, flush_every=flush_every)) as recorder:
-            recorder.add(CsvFiles(path, resume=start))
+        with closing(_recorder(run, directory)) as recorder:
+            recorder.add(CsvFiles(path, run.player.objective.columns, resume=start))
             spikes = recorder.add(Spikes(directory.log))
             checkpoints = _checkpoints(run, path, lambda: {**recorder.progress(), "spikes": spikes.count})
             if resume:
@@ -127,6 +126,13 @@ def execute(
         directory.release()
 
 
+def _recorder(run: Run, directory: RunDirectory) -> DeviceRecorder:
+    objective = run.player.objective
+    details = len(objective.columns) - len(objective.settings)
+    flush_every = run.config.trainer.flush_every
+    return DeviceRecorder([directory], device=run.device, flush_every=flush_every, details=details)
+
+
 def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -> Checkpoints:
     config, options = run.config, run.config.checkpoint
     per_epoch = run.batches.steps_per_epoch
@@ -160,9 +166,9 @@ def _smaller(run: Run) -> str:
 
 
 def _board(run: Run, path: Path, resume: int | None) -> TensorBoard:
-    task, scaled = run.player.task, run.player.scale.enabled
-    compared = [f"{kind}/{name}" for kind in ("best", "test") for name in task.directions]
-    return TensorBoard(path, hparams(run.config), compared, scaled=scaled, resume=resume)
+    task, scaled, columns = run.player.task, run.player.scale.enabled, run.player.objective.columns
+    compared = [f"{kind}/{name}" for kind in ("best", "test") for name in task.directions if "/" not in name]
+    return TensorBoard(path, hparams(run.config), compared, scaled=scaled, columns=columns, resume=resume)
 
 
 def _screen(run: Run, start: int, brief: bool) -> Screen:

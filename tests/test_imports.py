@@ -50,7 +50,7 @@ BELOW = {
     "tasks": (),
     "data": ("tasks",),
     "optim": (),
-    "engine": ("data", "optim", "tasks"),
+    "engine": ("data", "losses.combined", "optim", "tasks"),
     "observe": ("engine.record", "console"),
     "signatures": (),
     "catalog": (),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lossbench.engine import StepRow
+from lossbench.engine.record import FIELDS
 from lossbench.tasks import Binary, Multiclass, Regression
 
 CODE = """
@@ -122,12 +122,12 @@ def losses(directory):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "task"), [("digits", Multiclass), ("breast_cancer", Binary), ("diabetes", Regression)]
+    ("dataset", "task"), [("digits", Multiclass(10)), ("breast_cancer", Binary()), ("diabetes", Regression())]
 )
 def test_records_have_their_columns_and_finite_numbers(train, dataset, task):
     run = completed(train, f"dataset={dataset}", "trainer.eval_every=2")
     steps, evals, summary = (read(run, name) for name in ("steps.csv", "evals.csv", "summary.json"))
-    assert list(steps[0]) == list(StepRow._fields)
+    assert list(steps[0]) == list(FIELDS)
     assert [row["step"] for row in steps] == ["1", "2", "3"]
     assert {row["skipped"] for row in steps} == {""}
     numbers = [float(value) for row in steps for key, value in row.items() if key != "skipped"]
@@ -199,7 +199,7 @@ def test_a_data_set(train):
     assert code == 0
     assert "three rings" in out
     assert read(run, "summary.json")["choices"]["dataset"] == "rings"
-    assert set(read(run, "summary.json")["metrics"]["test"]) == {"loss", *Multiclass.directions}
+    assert set(read(run, "summary.json")["metrics"]["test"]) == {"loss", *Multiclass(3).directions}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.engine.buffers import Buffers
-from lossbench.engine.objective import Term, reduce, sums
+from lossbench.engine.objective import Term, reduce, sums, total
 from lossbench.engine.step import Clip, Player, clip_gradients
 from lossbench.engine.watch import Fault, Watch, kind_of, root, rows_of
 from lossbench.engine.watch import Kind as Kind
@@ -116,10 +116,10 @@ def _replay(player: Player, micro_batches: Sequence[Batch]) -> Finding:
     gradients = {names[p]: p.grad for p in player.parameters if p.grad is not None}
     torch._foreach_mul_(list(gradients.values()), 1 / player.scale.value)
     if constant:
-        total, weight = torch.stack(parts).sum(0)
+        value, weight = torch.stack(parts).sum(0)
         divisor = torch.ones_like(weight) if player.objective.reduction == "sum" else weight
-        if kind := kind_of(total / divisor):
-            return Finding("loss", player.objective.parts[0].name, kind)
+        if kind := kind_of(value / divisor):
+            return Finding("loss", player.objective.parts[0].names[0], kind)
         torch._foreach_mul_(list(gradients.values()), constant / divisor)
     return _of_norm(gradients)
 
@@ -135,15 +135,15 @@ def _backward(
         parts: takes the sums of values and weights where there are several micro-batches.
     """
     watch.start(len(batch["index"]))
-    with player.cast():
-        fields = player.task.forward(player.model, batch, player.objective.needs)
-    terms = player.objective.terms(fields)
+    terms = player.terms(batch)
+    count = len(terms)
     if constant:
-        (term,) = terms
-        value, weight = sums(term, watch.size)
-        parts.append(torch.stack((value.detach(), torch.as_tensor(weight).to(value))))
+        found = [sums(term, watch.size) for term in terms]
+        value = total(terms, [value for value, _ in found])
+        parts.append(torch.stack((value.detach(), torch.as_tensor(found[0][1]).to(value))))
         loss = value / constant
     else:
+        terms += player.objective.penalties()
         loss = reduce(terms, player.objective.reduction)
     if kind := kind_of(loss):
         given = None if watch.faults else _of_batch(batch, terms)
@@ -156,7 +156,7 @@ def _backward(
     rows = watch.rows
     if rows is None:
         with suppress(RuntimeError):  # a graph that cannot be walked twice, or not for one parameter
-            rows = _apart(scaled, [term.values for term in terms], first)
+            rows = _apart(scaled, [term.values for term in terms[:count]], first)
     return _finding("gradient", name, kind, batch, rows, tuple(name for name, _ in watch.bad.values()))
 
 
@@ -243,7 +243,7 @@ def _finding(
 def _names(player: Player) -> dict[nn.Parameter, str]:
     """Every parameter's name, those of a loss after its own."""
     names = {p: name for name, p in root(player.model).named_parameters()}
-    for part in player.objective.parts:
+    for part in (leaf for part in player.objective.parts for leaf in part.leaves()):
         if isinstance(part.function, nn.Module):
             names |= {p: f"{part.name}.{name}" for name, p in part.function.named_parameters() if p not in names}
     return names | {p: f"parameters[{i}]" for i, p in enumerate(player.parameters) if p not in names}

@@ -24,6 +24,7 @@ class StepRow(NamedTuple):
         grad_norm: of all gradients together, before clipping.
         loss_scale: of fp16 after the step, else 1.
         skipped: empty if the step was taken, else why not: `empty`, `overflow` or `nonfinite`.
+        details: what the objective's `columns` name.
     """
 
     step: int
@@ -33,12 +34,18 @@ class StepRow(NamedTuple):
     grad_norm: float
     loss_scale: float
     skipped: str
+    details: tuple[float, ...] = ()
 
 
-def step_row(step: int, epoch: int, lr: float, values: Sequence[float]) -> StepRow:
-    """A row of (loss, grad_norm, loss_scale, verdict), as a step gives them."""
-    loss, norm, scale, verdict = values
-    return StepRow(step, epoch, loss, lr, norm, scale, SKIPPED[int(verdict)])
+FIELDS = StepRow._fields[:-1]  # what every run records of a step
+
+
+def step_row(
+    step: int, epoch: int, lr: float, values: Sequence[float], settings: tuple[float, ...] = ()
+) -> StepRow:
+    """A row of (loss, grad_norm, loss_scale, verdict, *details), as a step gives them, and of the step's settings."""
+    loss, norm, scale, verdict, *details = values
+    return StepRow(step, epoch, loss, lr, norm, scale, SKIPPED[int(verdict)], (*details, *settings))
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,11 @@ class Incident:
 class Recorder(Protocol):
     """Takes rows after the fact; nothing that it does can change the training."""
 
-    def push(self, step: int, epoch: int, lr: float, row: Tensor) -> None:
-        """Take a step: `row` is (loss, grad_norm, loss_scale, verdict) on the device, and stays there for now."""
+    def push(self, step: int, epoch: int, lr: float, row: Tensor, settings: tuple[float, ...] = ()) -> None:
+        """Take a step: `row` is what `Player.step` gave, on the device, and stays there for now.
+
+        `settings` are the hyperparameters that follow a course.
+        """
         ...
 
     def due(self) -> bool:

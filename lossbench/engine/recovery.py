@@ -140,7 +140,8 @@ class Recovery:
         for row in rows:
             before = cloned(player.state())
             player.begin(row.step)
-            again = step_row(row.step, row.epoch, player.lr, player.step(self.batches.at(row.step)).tolist())
+            lr, values = player.lr, player.step(self.batches.at(row.step)).tolist()
+            again = step_row(row.step, row.epoch, lr, values, player.objective.settings)
             found.append(again)
             bad = [name for name, tensor in self._watched() if not all_finite([tensor])]
             if bad:

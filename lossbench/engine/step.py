@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbench.engine.guard import Guard
-from lossbench.engine.objective import Objective, Term, reduce, sums
+from lossbench.engine.objective import Objective, Term, mean, reduce, sums, total
 from lossbench.engine.precision import Cast, LossScale
 from lossbench.engine.tree import cloned
 from lossbench.optim import Schedule
 from lossbench.seeds import nth
 from lossbench.tasks import Batch, Task
+
+
+Sums = tuple[Tensor, list[Tensor], list[Tensor]]  # the loss, its terms' weights, and what is recorded of the terms
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Player:
 
     Attributes:
         seed: of what a step draws at random, such as dropout.
+        augment: changes the inputs of a step, at random.
     """
 
     model: nn.Module
@@ -46,6 +50,7 @@ class Player:
     cast: Cast
     clip: Clip
     seed: int = 0
+    augment: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         device = self.parameters[0].device
@@ -63,31 +68,41 @@ class Player:
         return float(self.optimizers[0].param_groups[0]["lr"])
 
     def begin(self, step: int) -> None:
-        """Seed torch's generators for a step: what it draws depends on the seed and the step alone.
+        """Stand at a step: what it draws at random, and what moves over the training, depend on the step alone.
 
         So a step can be run again, and a resumed run draws what the uninterrupted one would have.
         """
         seed = nth(self.seed, step)
         for generator in self.generators:
             generator.manual_seed(seed)
+        self.objective.begin(step)
 
     def step(self, micro_batches: Sequence[Batch]) -> Tensor:
         """One optimizer step on one or more micro-batches, as if they were one batch.
 
         Returns:
-            (loss, grad_norm, loss_scale, verdict), a tensor of 4 on the device.
+            (loss, grad_norm, loss_scale, verdict), then what `objective.details` gives, in one tensor on the device.
         """
         self.guard.save()
         for parameter in self.parameters:
             parameter.grad = None
-        loss, weights = self._backward(micro_batches) if len(micro_batches) == 1 else self._accumulate(micro_batches)
+        run = self._backward if len(micro_batches) == 1 else self._accumulate
+        loss, weights, details = run(micro_batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = clip_gradients(gradients, self.clip, look=self.guard.looks)
         verdict, moved = self.guard.take(loss, norm, weights)
         if moved:
             for schedule in self.schedules:
                 schedule.step()
-        return torch.stack((loss, norm, self.scale.value, verdict))
+        return torch.stack((loss, norm, self.scale.value, verdict, *details))
+
+    def terms(self, batch: Batch) -> list[Term]:
+        """The terms of a batch of the training, without the penalties."""
+        if self.augment is not None:
+            batch = {**batch, "input": self.augment(batch["input"])}
+        with self.cast():
+            fields = self.task.forward(self.model, batch, self.objective.needs)
+        return self.objective.terms(fields)
 
     def state(self) -> dict[str, Any]:
         """All that a step changes and the next one starts from, by reference; `cloned` makes it last."""
@@ -111,38 +126,44 @@ class Player:
         self.scale.load_state_dict(state["scale"])
         self.guard.load_state_dict(state["guard"])
 
-    def _terms(self, batch: Batch) -> list[Term]:
-        with self.cast():
-            fields = self.task.forward(self.model, batch, self.objective.needs)
-        return self.objective.terms(fields)
-
-    def _backward(self, micro_batches: Sequence[Batch]) -> tuple[Tensor, list[Tensor]]:
-        """The gradient of one batch; returns the loss and its terms' weights."""
-        terms = self._terms(micro_batches[0])
-        loss = reduce(terms, self.objective.reduction)
+    def _backward(self, micro_batches: Sequence[Batch]) -> Sums:
+        """The gradient of one batch."""
+        objective = self.objective
+        terms = [*self.terms(micro_batches[0]), *objective.penalties()]
+        means = [mean(term, objective.reduction) for term in terms]
+        loss = total(terms, means)
         self.scale.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scale.unscale(self.optimizers)
-        return loss.detach(), [term.weights for term in terms if term.weights is not None]
+        weights = [term.weights for term in terms if term.weights is not None]
+        return loss.detach(), weights, objective.details(terms, means)
 
-    def _accumulate(self, micro_batches: Sequence[Batch]) -> tuple[Tensor, list[Tensor]]:
-        """The gradient of several batches, exactly that of their union.
+    def _accumulate(self, micro_batches: Sequence[Batch]) -> Sums:
+        """The gradient of several batches, exactly that of their union: of one term, or of several without weights.
 
         Only the end of the step knows the sum of the weights, so the backward passes divide by a constant (a raw sum
         would overflow fp16) and the gradients are rescaled before anyone looks at them.
         """
+        objective = self.objective
         constant = sum(len(batch["index"]) for batch in micro_batches)
         parts = []
         for batch in micro_batches:
-            (term,) = self._terms(batch)
-            value, weight = sums(term, len(batch["index"]))
-            self.scale.scale(value / constant).backward()  # type: ignore[no-untyped-call]
-            weight = weight if isinstance(weight, Tensor) else torch.full_like(value, weight)
-            parts.append(torch.stack((value.detach(), weight)))
-        total, weight = torch.stack(parts).sum(0)
-        divisor = torch.ones_like(weight) if self.objective.reduction == "sum" else weight
+            terms = self.terms(batch)
+            found = [sums(term, len(batch["index"])) for term in terms]
+            values = [value for value, _ in found]
+            loss = total(terms, values)
+            self.scale.scale(loss / constant).backward()  # type: ignore[no-untyped-call]
+            weight = torch.as_tensor(found[0][1]).to(loss)
+            parts.append(torch.stack((weight, *values)).detach())
+        weight, *values = torch.stack(parts).sum(0).unbind()
+        divisor = torch.ones_like(weight) if objective.reduction == "sum" else weight
         self.scale.unscale(self.optimizers)
         torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], constant / divisor)
-        return total / divisor, [weight]
+        penalties = objective.penalties()
+        if penalties:
+            reduce(penalties).backward()  # type: ignore[no-untyped-call]
+        terms = [*terms, *penalties]
+        means = [*(value / divisor for value in values), *(mean(term) for term in penalties)]
+        return total(terms, means).detach(), [weight], objective.details(terms, means)
 
 
 def clip_gradients(gradients: list[Tensor], clip: Clip, *, look: bool = False) -> Tensor:

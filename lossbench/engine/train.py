@@ -63,7 +63,7 @@ def train(
         step += 1
         player.begin(step)
         lr = player.lr
-        recorder.push(step, epoch, lr, player.step(micro_batches))
+        recorder.push(step, epoch, lr, player.step(micro_batches), player.objective.settings)
         reason = _reason(step, length, recorder) or ("stopped" if stopped() else None)
         evaluation = step % length.eval_every == 0 or reason in ("length", "max_time")
         saving = reason is not None or (checkpoints is not None and checkpoints.due(step, evaluated=evaluation))

@@ -9,14 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from lossbench.engine.record import Metrics, StepRow
+from lossbench.engine.record import FIELDS, Metrics, StepRow
 from lossbench.errors import CheckpointError
 from lossbench.observe.recorder import Sink
 from lossbench.observe.replacing import replacing
 
-_HEADER = ",".join(StepRow._fields).encode() + b"\n"
+_HEADER = ",".join(FIELDS).encode()
 _EVAL_HEADER = b"step,epoch,split,"
-_COMMAS = len(StepRow._fields) - 1
 
 
 class CsvFiles(Sink):
@@ -25,6 +24,7 @@ class CsvFiles(Sink):
     There is no clock in `steps.csv` and its floats round-trip, so that equal runs give equal files.
 
     Args:
+        columns: what the rows have as `details`.
         resume: go on after this step: the rows up to it stay, what comes after them goes.
 
     Raises:
@@ -33,12 +33,13 @@ class CsvFiles(Sink):
 
     _has_header: bool
 
-    def __init__(self, directory: Path, *, resume: int | None = None) -> None:
+    def __init__(self, directory: Path, columns: Sequence[str] = (), *, resume: int | None = None) -> None:
+        self._columns = tuple(columns)
         self._paths = directory / "steps.csv", directory / "evals.csv"
         self._open(resume)
 
     def steps(self, rows: Sequence[StepRow]) -> None:
-        self._step_writer.writerows(rows)
+        self._step_writer.writerows((*row[:-1], *row.details) for row in rows)
         self._steps.flush()
 
     def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
@@ -75,7 +76,13 @@ class CsvFiles(Sink):
         self._eval_writer = csv.writer(self._evals, lineterminator="\n")
         self._has_header = resume is not None and evals.stat().st_size > 0
         if resume is None:
-            self._step_writer.writerow(StepRow._fields)
+            self._step_writer.writerow((*FIELDS, *self._columns))
+
+
+def detail_columns(path: Path) -> list[str]:
+    """The columns of a `steps.csv` beside those that every run has."""
+    with _opened(path) as file:
+        return file.readline().decode(errors="replace").rstrip("\n").split(",")[len(FIELDS) :]
 
 
 def last_step(path: Path) -> int:
@@ -92,10 +99,10 @@ def read_steps(path: Path, upto: int) -> Iterator[StepRow]:
     """
     with _opened(path) as file:
         for line in _step_lines(path, file, upto):
-            step, epoch, loss, lr, norm, scale, skipped = line[:-1].split(b",")
+            step, epoch, loss, lr, norm, scale, skipped, *details = line[:-1].split(b",")
             try:
                 floats = float(loss), float(lr), float(norm), float(scale)
-                yield StepRow(int(step), int(epoch), *floats, skipped.decode())
+                yield StepRow(int(step), int(epoch), *floats, skipped.decode(), tuple(map(float, details)))
             except ValueError as error:
                 raise CheckpointError(f"{path}: cannot read the row of step {int(step):,}: {error}") from None
 
@@ -119,7 +126,9 @@ def read_evals(path: Path, upto: int) -> Iterator[tuple[int, dict[str, dict[str,
 def _end_of_steps(path: Path, step: int) -> int:
     """The size of the file's part up to the row of `step`."""
     with _opened(path) as file:
-        return len(_HEADER) + sum(map(len, _step_lines(path, file, step)))
+        rows = sum(map(len, _step_lines(path, file, step)))
+        file.seek(0)
+        return len(file.readline()) + rows
 
 
 def _end_of_evals(path: Path, step: int) -> int:
@@ -133,15 +142,16 @@ def _end_of_evals(path: Path, step: int) -> int:
 def _step_lines(path: Path, file: BinaryIO, upto: int | None) -> Iterator[bytes]:
     """The lines of steps 1 to `upto`, or to the last whole line, checked to be those and to have every column."""
     file.seek(0)
-    if file.readline() != _HEADER:
-        raise CheckpointError(f"{path} does not begin as a steps.csv: its first line is to be {_HEADER.decode()[:-1]}")
-    step = 0
+    header = file.readline()
+    if not (header.endswith(b"\n") and header[:-1].startswith(_HEADER) and header[len(_HEADER) :][:1] in b",\n"):
+        raise CheckpointError(f"{path} does not begin as a steps.csv: its first line is to be {_HEADER.decode()}")
+    step, commas = 0, header.count(b",")
     while step != upto:
         line = file.readline()
         if not line.endswith(b"\n"):
             break
         step += 1
-        if not line.startswith(b"%d," % step) or line.count(b",") != _COMMAS:
+        if not line.startswith(b"%d," % step) or line.count(b",") != commas:
             found = line[:40].decode(errors="replace").strip()
             raise CheckpointError(f"{path}: the row of step {step:,} is missing; found '{found}' in its place")
         yield line

@@ -111,11 +111,13 @@ def restart(step: int, now: float) -> list[Event]:
     return [Event(file_version="brain.Event:2", wall_time=now), Event(session_log=log, step=step, wall_time=now)]
 
 
-def stepped(row: StepRow, losses: EpochLoss, scaled: bool, now: float) -> list[Event]:
-    """A step's values, after the mean of the epoch that it ends."""
+def stepped(row: StepRow, losses: EpochLoss, scaled: bool, columns: Sequence[str], now: float) -> list[Event]:
+    """A step's values, after the mean of the epoch that it ends; `columns` name its details."""
     values = {LOSS: row.loss, "train/lr": row.lr, "train/grad_norm": row.grad_norm}
     if scaled:
         values["train/loss_scale"] = row.loss_scale
+    if columns:
+        values.update(zip((f"train/{name}" for name in columns), row.details, strict=True))
     return [*mean(losses.push(row), now), _scalars(row.step, values, now)]
 
 

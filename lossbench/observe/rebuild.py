@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 
 from lossbench.observe import events
-from lossbench.observe.csv_files import read_evals, read_steps
+from lossbench.observe.csv_files import detail_columns, read_evals, read_steps
 from lossbench.observe.event_files import EventFile, Held, held, replace
 from lossbench.observe.events import LATEST, Card, EpochLoss
 
@@ -74,11 +74,12 @@ def _history(
 ) -> Iterator[Event]:
     evals = read_evals(directory / "evals.csv", upto)
     following = next(evals, None)
+    columns = detail_columns(directory / "steps.csv")
     for row in read_steps(directory / "steps.csv", upto):
         while following and following[0] < row.step:
             yield events.evaluated(*following, float(times[following[0]]))
             following = next(evals, None)
-        yield from events.stepped(row, losses, scaled, float(times[row.step]))
+        yield from events.stepped(row, losses, scaled, columns, float(times[row.step]))
     while following:
         yield events.evaluated(*following, float(times[following[0]]))
         following = next(evals, None)

@@ -44,12 +44,18 @@ class DeviceRecorder:
     """Holds up to `flush_every` steps in one tensor on the device, so that a step never waits for the host.
 
     Its memory does not grow with the number of steps.
+
+    Args:
+        details: how many numbers a step gives beside its own four.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, device: torch.device, flush_every: int = 200) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], *, device: torch.device, flush_every: int = 200, details: int = 0
+    ) -> None:
         self.sinks, self.flush_every = list(sinks), flush_every
-        self.buffer = torch.empty(flush_every, 4, device=device)
+        self.buffer = torch.empty(flush_every, 4 + details, device=device)
         self.heads: list[tuple[int, int, float]] = []
+        self.settings: list[tuple[float, ...]] = []
         self.fetched_at = time.perf_counter()
         self.started = self.fetched_at
         self.seconds_before = 0.0
@@ -83,6 +89,7 @@ class DeviceRecorder:
 
     def rewind(self, step: int, progress: Mapping[str, Any]) -> None:
         self.heads.clear()
+        self.settings.clear()
         self._count_from(progress)
         for sink in self.sinks:
             sink.rewind(step)
@@ -91,17 +98,20 @@ class DeviceRecorder:
         self.skipped = dict(progress["skipped"])
         self.last = None if progress["last"] is None else StepRow(*progress["last"])
 
-    def push(self, step: int, epoch: int, lr: float, row: Tensor) -> None:
+    def push(self, step: int, epoch: int, lr: float, row: Tensor, settings: tuple[float, ...] = ()) -> None:
         self.buffer[len(self.heads)].copy_(row)
         self.heads.append((step, epoch, lr))
+        self.settings.append(settings)
 
     def due(self) -> bool:
         return len(self.heads) == self.flush_every or time.perf_counter() - self.fetched_at > MAX_SILENCE
 
     def fetch(self) -> list[StepRow]:
         values = self.buffer[: len(self.heads)].tolist()
-        rows = [step_row(*head, row) for head, row in zip(self.heads, values, strict=True)]
+        taken = zip(self.heads, values, self.settings, strict=True)
+        rows = [step_row(*head, row, settings) for head, row, settings in taken]
         self.heads.clear()
+        self.settings.clear()
         self.fetched_at = time.perf_counter()
         return [row for row in rows if row.skipped != "latched"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 from weakref import WeakSet
 
-from lossbench.engine.record import Incident, StepRow
+from lossbench.engine.record import FIELDS, Incident, StepRow
 from lossbench.errors import ConfigError, ResourceError
 from lossbench.observe.recorder import Sink
 from lossbench.observe.replacing import replacing
@@ -74,7 +74,8 @@ class RunDirectory(Sink):
 
     def incident(self, incident: Incident) -> None:
         """As a sink: the report of a step that was not finite."""
-        found = {**incident.row._asdict(), **{k: v for k, v in vars(incident).items() if k != "row"}}
+        row = dict(zip(FIELDS, incident.row, strict=False))
+        found = {**row, **{k: v for k, v in vars(incident).items() if k != "row"}}
         self.incidents.append(
             {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in found.items()}
         )

@@ -34,7 +34,7 @@ class Spikes(Sink):
 
     def steps(self, rows: Sequence[StepRow]) -> None:
         recent, ordered = self._recent, self._sorted
-        for step, _, loss, _, _, _, skipped in rows:
+        for step, _, loss, _, _, _, skipped, _ in rows:
             if skipped or not math.isfinite(loss):
                 continue
             size = len(ordered)

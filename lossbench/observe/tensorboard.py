@@ -26,6 +26,7 @@ class TensorBoard(Sink):
         hparams: the run's hyperparameters, for the HPARAMS tab.
         metrics: the tags that the HPARAMS tab compares runs by; other scalars stay out of it.
         scaled: whether there is a loss scale to show (fp16).
+        columns: what the rows have as `details`.
         resume: go on after this step: in one more file where the earlier ones hold what the CSV files hold up to it
             and nothing else, and otherwise in one that is rebuilt from these.
 
@@ -40,10 +41,11 @@ class TensorBoard(Sink):
         metrics: Sequence[str],
         *,
         scaled: bool = False,
+        columns: Sequence[str] = (),
         resume: int | None = None,
     ) -> None:
         self.status = "failed"  # whoever knows better says so before `close`
-        self._directory = directory
+        self._directory, self._columns = directory, columns
         self._card = Card.of(hparams, metrics, scaled, time.time())
         self._file: EventFile | None = None
         self._losses = EpochLoss()
@@ -53,8 +55,8 @@ class TensorBoard(Sink):
     def steps(self, rows: Sequence[StepRow]) -> None:
         if self._file is None:
             return
-        now = time.time()
-        self._write([event for row in rows for event in events.stepped(row, self._losses, self._card.scaled, now)])
+        now, scaled = time.time(), self._card.scaled
+        self._write([e for row in rows for e in events.stepped(row, self._losses, scaled, self._columns, now)])
         self._step = rows[-1].step
 
     def evaluated(self, step: int, epoch: int, metrics: Mapping[str, Metrics]) -> None:
