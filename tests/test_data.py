@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lossbench.data import DatasetOptions, Source, SplitShares, Table, prepare
-from lossbench.data.prepare import long_tail
+from lossbench.data.spoil import long_tail
 from lossbench.errors import ConfigError, DataError
 from lossbench.tasks import Binary, Multiclass, Regression
 
@@ -276,7 +276,7 @@ ERRORS = [
     (lambda: classes(Dataset()), ConfigError,
      "Dataset must have __len__ and __getitem__: a map-style Dataset"),
     (lambda: Source(POINTS, LABELS, "classes"), ConfigError,
-     "a Source's task must be one of regression, binary, multiclass, got 'classes'"),
+     "a Source's task must be one of regression, binary, multilabel, multiclass, got 'classes'"),
     (lambda: ready(classes(), val=0.5, test=0.5), ConfigError,
      "dataset.split: val 0.5 and test 0.5 leave nothing to train on; together they must be below 1"),
     (lambda: ready(Source(POINTS[:2], [1.0, 2.0], "regression")), DataError,

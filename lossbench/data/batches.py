@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from lossbench.data.loader import read_batches
+from lossbench.data.sampler import Sampler, drawer
 from lossbench.data.split import Split
 from lossbench.seeds import derive
 from lossbench.tasks import Batch
 
 
 class Batches:
-    """The training order: epoch e visits every example once, in an order that only the seed and e decide.
+    """The training order: only the seed and e decide which examples epoch e visits, and in what order.
 
     Args:
+        sampler: `shuffle` visits every example once; `balanced` draws as many, each class equally often.
         accumulate: how many batches make one optimizer step; the last step of an epoch may hold fewer.
         drop_last: leave out a last batch that is not full.
     """
@@ -27,6 +29,7 @@ class Batches:
         split: Split,
         *,
         batch_size: int,
+        sampler: Sampler = "shuffle",
         accumulate: int = 1,
         drop_last: bool = False,
         seed: int = 0,
@@ -34,6 +37,7 @@ class Batches:
     ) -> None:
         self.split, self.batch_size, self.accumulate = split, batch_size, accumulate
         self.drop_last, self.seed, self.workers = drop_last, seed, workers
+        self._draw = drawer(sampler, split.target)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -50,9 +54,8 @@ class Batches:
         return -(-self.batches_per_epoch // self.accumulate)
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of epoch `epoch` (from 0), drawn on the CPU: every device has the same."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
-        return torch.randperm(len(self.split), generator=generator)
+        """The examples of epoch `epoch` (from 0) in their order, as places in the split: the same on every device."""
+        return self._draw(torch.Generator().manual_seed(derive(self.seed, "order", epoch)))
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
         """One list of micro-batches per optimizer step, without the first `skip` steps, which are not read."""
@@ -76,7 +79,7 @@ class Batches:
 def gather(
     split: Split, order: Tensor, batch_size: int, workers: int = 0, *, seed: int = 0, first: int = 0
 ) -> Iterator[Batch]:
-    """The examples of `order` in batches: `input`, `target`, `index` (place in the split), `weight` if any.
+    """The examples of `order` in batches: `input`, `target`, `index` (place in the split), `weight` and `group` if any.
 
     A map-style data set that draws random numbers draws them for batch i from a seed of its own, which `seed` and
     `first` + i decide.
@@ -99,4 +102,6 @@ def gather(
         batch = {"input": batch_input, "target": split.target[index], "index": index}
         if split.weight is not None:
             batch["weight"] = split.weight[index]
+        if split.group is not None:
+            batch["group"] = split.group[index]
         yield batch

@@ -1,0 +1,98 @@
+"""What every data set takes, and which of it goes with which kind of target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossbench.data.rowwise import TIMEOUT
+from lossbench.data.sampler import Sampler
+from lossbench.data.source import Source
+from lossbench.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SplitShares:
+    """How the rows are divided: `val` and `test` shares, the rest trains; classes keep their shares.
+
+    Where a data set has a test split of its own, `test` is not used and `val` is a share of the rest.
+    """
+
+    val: Annotated[float, "(0, 1)"] = 0.15
+    test: Annotated[float, "(0, 1)"] = 0.15
+    stratify: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What every data set takes, beside its own options; conf/config.yaml says what each is."""
+
+    split: Mapping[str, Any]
+    standardize: bool = True
+    weight: str | None = None
+    group: str | None = None
+    imbalance: Annotated[float | None, "(0, 1]"] = None
+    subset: Annotated[int | None, "[1, inf)"] = None
+    label_noise: Annotated[float | None, "[0, 1)"] = None
+    outliers: Annotated[float | None, "[0, 1)"] = None
+    outlier_size: Annotated[float, "(0, 1e6]"] = 10.0
+    sampler: Sampler = "shuffle"
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    workers: Annotated[int, "[0, inf)"] = 0
+    timeout: Annotated[float, "(0, inf)"] = TIMEOUT
+
+
+NUMBERS, CLASSES = "numbers to predict", "classes to predict"
+LABELS, SOFT = "any number of labels per example", "soft labels"
+
+_DOES = {
+    "imbalance": "imbalance thins classes",
+    "label_noise": "label_noise replaces classes",
+    "outliers": "outliers moves numbers",
+    "sampler": "sampler=balanced draws each class equally often",
+}
+_TAKES = {
+    NUMBERS: ("outliers",),
+    CLASSES: ("imbalance", "label_noise", "sampler"),
+    LABELS: ("label_noise",),
+    SOFT: (),
+}
+_SPOIL = ("label_noise", "outliers")
+
+
+def holds(source: Source) -> str:
+    """What the targets are: NUMBERS, CLASSES, LABELS or SOFT."""
+    if source.task == "regression":
+        return NUMBERS
+    if source.task == "multilabel":
+        return LABELS
+    return CLASSES if source.target.ndim == 1 else SOFT
+
+
+def strata(source: Source, shares: SplitShares) -> NDArray[Any] | None:
+    """The class of each row, where there are classes and they are to keep their shares."""
+    return source.target if shares.stratify and holds(source) == CLASSES else None
+
+
+def class_count(source: Source) -> int:
+    """How many classes a data set of classes has."""
+    return 2 if source.task == "binary" else len(source.classes) or int(np.max(source.target)) + 1
+
+
+def refuse_misfits(options: DatasetOptions, source: Source) -> None:
+    """Refuse an option that means nothing for these targets.
+
+    Raises:
+        ConfigError: the first one, with the option that does the same for such targets if there is one.
+    """
+    found = holds(source)
+    for key, does in _DOES.items():
+        if getattr(options, key) in (None, "shuffle") or key in _TAKES[found]:
+            continue
+        others = [other for other in _TAKES[found] if {key, other} <= set(_SPOIL)]
+        mend = f"; dataset.{others[0]} spoils those" if others else ""
+        raise ConfigError(f"dataset.{does}, and this data set has {found}{mend}")
