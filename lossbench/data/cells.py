@@ -6,7 +6,7 @@ import csv as csv_module
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,23 +20,23 @@ from lossbench.errors import ConfigError, DataError, plural
 MISSING_WORDS = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "?"}
 GROUPED = re.compile(r"[-+]?[\d.]+([,_]\d+)+(\.\d+)?")  # 1,5 and 1,234.5 and 1_000: numbers to people only
 
-
 Column = NDArray[Any]
+Where = Callable[[int], str]  # the place of a row in its file, such as `line 7`
 
 
-def read_cells(path: Path, delimiter: str, encoding: str, keys: str = "dataset.") -> tuple[Table, list[int], list[int]]:
+def read_cells(path: Path, delimiter: str, encoding: str, keys: str = "dataset.") -> tuple[Table, Where, list[int]]:
     """The columns that have a name, as stripped text (None where missing).
 
     Args:
         keys: what stands before `path`, `delimiter` and `encoding` in the messages.
 
     Returns:
-        The table, the line in the file on which each row begins, and the numbers (from 1) of columns without a name.
+        The table, what says on which line of the file a row begins, and the numbers (from 1) of columns without a name.
     """
     header, rows, lines = _read(path, delimiter, encoding, keys)
     named = {name: i for i, name in enumerate(header) if name}
     table = Table({name: _text([row[i] for row in rows]) for name, i in named.items()})
-    return table, lines, [i for i, name in enumerate(header, 1) if not name]
+    return table, lambda row: f"line {lines[row]}", [i for i, name in enumerate(header, 1) if not name]
 
 
 def _read(path: Path, delimiter: str, encoding: str, keys: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -121,10 +121,15 @@ def _number(cell: str | None) -> float | None:
         return None
 
 
-def refuse_huge(what: str, numbers: Column, lines: list[int]) -> None:
+def refuse_text(what: str, column: Column, odd: list[int], where: Where) -> None:
+    if odd:
+        raise DataError(f"{what}, {where(odd[0])}: {quoted(column[odd[0]])} is not a number")
+
+
+def refuse_huge(what: str, numbers: Column, where: Where) -> None:
     huge = np.flatnonzero(np.abs(numbers) > LARGEST)
     if len(huge):
-        raise DataError(f"{what}, line {lines[huge[0]]}: {numbers[huge[0]]:g} is too large a number")
+        raise DataError(f"{what}, {where(huge[0])}: {numbers[huge[0]]:g} is too large a number")
 
 
 def quoted(cell: str, limit: int = 40) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -13,15 +10,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lossbench.data.cells import Column, as_numbers, quoted, read_cells, refuse_huge
-from lossbench.data.csv import check_names, class_name, refuse_gaps, refuse_text
+from lossbench.data.cells import Column, Where, as_numbers, quoted, read_cells, refuse_huge, refuse_text
+from lossbench.data.columns import check_names, class_name, refuse_gaps
 from lossbench.data.encoding import check_array
 from lossbench.data.fitted import Fitted
+from lossbench.data.npz import reading_arrays
+from lossbench.data.parquet import as_words, reading_parquet
 from lossbench.data.source import Source, TaskName
 from lossbench.data.table import Table
 from lossbench.data.table_encoding import TableEncoding
 from lossbench.data.target import listed
-from lossbench.errors import ConfigError, DataError, first_line
+from lossbench.errors import ConfigError, DataError
 from lossbench.tasks import Multiclass, Regression
 
 TABLES, ARRAYS = (".csv", ".tsv", ".parquet"), (".npy", ".npz")
@@ -97,24 +96,24 @@ def read_source(
     if task not in ("auto", fitted.task.name):
         raise ConfigError(f"dataset.task={task}, and the model was trained for task {fitted.task.name}")
     file = Path(path).expanduser()
-    texts, lines, _ = read_cells(file, delimiter, encoding)
+    texts, where, _ = read_cells(file, delimiter, encoding)
     wanted, rest = texts.pop(target, "dataset.target")
     return Source(
-        _columns(file, rest, needs, lines),
-        _targets(wanted, target, fitted, lines),
+        _columns(file, rest, needs, where),
+        _targets(wanted, target, fitted, where),
         cast(TaskName, fitted.task.name),
         fitted.classes,
     )
 
 
-def _targets(wanted: Column, name: str, fitted: Fitted, lines: list[int]) -> Column:
+def _targets(wanted: Column, name: str, fitted: Fitted, where: Where) -> Column:
     """The target as numbers or class ids of the training."""
     what = f"the target '{name}'"
-    refuse_gaps(what, wanted, lines)
+    refuse_gaps(what, wanted, where)
     numbers, odd = as_numbers(wanted)
     if isinstance(fitted.task, Regression):
-        refuse_text(what, wanted, odd, lines)
-        refuse_huge(what, numbers, lines)
+        refuse_text(what, wanted, odd, where)
+        refuse_huge(what, numbers, where)
         return numbers
     count = fitted.task.classes if isinstance(fitted.task, Multiclass) else 2
     classes = fitted.classes or tuple(map(str, range(count)))
@@ -126,7 +125,7 @@ def _targets(wanted: Column, name: str, fitted: Fitted, lines: list[int]) -> Col
     for i, found in enumerate(names):
         if found not in ids:
             raise DataError(
-                f"{what}, line {lines[i]}: class {quoted(wanted[i])} is not among the {count} classes that the model "
+                f"{what}, {where(i)}: class {quoted(wanted[i])} is not among the {count} classes that the model "
                 f"was trained on{listed(classes)}"
             )
     return np.array([ids[found] for found in names])
@@ -137,11 +136,11 @@ def _either(words: tuple[str, ...]) -> str:
 
 
 def _csv(path: Path, needs: dict[str, str], delimiter: str, encoding: str) -> Table:
-    texts, lines, _ = read_cells(path, delimiter, encoding, keys="--")
-    return _columns(path, texts, needs, lines)
+    texts, where, _ = read_cells(path, delimiter, encoding, keys="--")
+    return _columns(path, texts, needs, where)
 
 
-def _columns(path: Path, texts: Table, needs: dict[str, str], lines: list[int]) -> Table:
+def _columns(path: Path, texts: Table, needs: dict[str, str], where: Where) -> Table:
     """The columns of text that are needed, as numbers where these are."""
     _refuse_lacking(path, texts, needs)
     columns = {}
@@ -151,31 +150,25 @@ def _columns(path: Path, texts: Table, needs: dict[str, str], lines: list[int]) 
             column, odd = as_numbers(column)
             if odd:
                 cell = quoted(texts.columns[name][odd[0]])
-                raise DataError(f"{path}, line {lines[odd[0]]}: column '{name}' is {cell}, {NUMBERS_THERE}")
-            refuse_huge(f"{path}: column '{name}'", column, lines)
+                raise DataError(f"{path}, {where(odd[0])}: column '{name}' is {cell}, {NUMBERS_THERE}")
+            refuse_huge(f"{path}: column '{name}'", column, where)
         columns[name] = column
     return Table(columns)
 
 
 def _parquet(path: Path, needs: dict[str, str]) -> Table:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError("reading .parquet files needs pyarrow: pip install pyarrow") from error
-    try:
-        names = parquet.read_schema(path).names
+    with reading_parquet(path) as reader:
+        names = reader.read_schema(path).names
         _refuse_lacking(path, Table({name: np.empty(0) for name in names}), needs)
-        read = parquet.read_table(path, columns=list(needs))
+        read = reader.read_table(path, columns=list(needs))
         cells = {name: read.column(name).to_pylist() for name in needs}
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
     return Table({name: _typed(path, name, kind, cells[name]) for name, kind in needs.items()})
 
 
 def _typed(path: Path, name: str, kind: str, cells: list[Any]) -> Column:
     """A column of Python values, None where missing, as numbers or as text."""
     if kind == "text":
-        return np.array([None if cell is None or cell != cell else str(cell) for cell in cells], dtype=object)
+        return as_words(cells)
     for i, cell in enumerate(cells):
         if not isinstance(cell, (int, float, Decimal, type(None))):
             raise DataError(f"{path}: column '{name}' of example {i} is {quoted(str(cell))}, {NUMBERS_THERE}")
@@ -189,17 +182,8 @@ def _refuse_lacking(path: Path, table: Table, needs: dict[str, str]) -> None:
 
 
 def _array(path: Path) -> NDArray[Any]:
-    try:
-        with path.open("rb") as file:  # given a path, NumPy leaves a damaged .npz file open
-            found = np.load(file, allow_pickle=False)
-            array = found if isinstance(found, np.ndarray) else _chosen(path, found)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path} is no file of np.save, or it holds Python objects, which can run code and are never loaded; "
-                "save an array of numbers"
-            ) from error
-        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+    with reading_arrays(path) as found:
+        array = found if isinstance(found, np.ndarray) else _chosen(path, found)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{path} must hold numbers, got {array.dtype}")
     return array
@@ -207,12 +191,11 @@ def _array(path: Path) -> NDArray[Any]:
 
 def _chosen(path: Path, arrays: Any) -> NDArray[Any]:
     """The one array of an .npz file, or the one that is named for it."""
-    with arrays:
-        names = list(arrays.files)
-        named = names if len(names) == 1 else [name for name in names if name in NAMES]
-        if len(named) != 1:
-            raise DataError(
-                f"{path} must hold one array, or one named {' or '.join(NAMES)}; it has {', '.join(names) or 'none'}"
-            )
-        array: NDArray[Any] = arrays[named[0]]
+    names = list(arrays.files)
+    named = names if len(names) == 1 else [name for name in names if name in NAMES]
+    if len(named) != 1:
+        raise DataError(
+            f"{path} must hold one array, or one named {' or '.join(NAMES)}; it has {', '.join(names) or 'none'}"
+        )
+    array: NDArray[Any] = arrays[named[0]]
     return array

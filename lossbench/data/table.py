@@ -45,5 +45,13 @@ def numeric_table(features: NDArray[Any], names: Sequence[str]) -> Table:
     return Table({str(name): features[:, i].astype(np.float64) for i, name in enumerate(names)})
 
 
+def is_text(column: NDArray[Any]) -> bool:
+    return column.dtype.kind not in "biuf"
+
+
+def is_missing(cell: Any) -> bool:
+    return cell is None or bool(cell != cell)
+
+
 def _some(names: list[str], n: int = 12) -> str:
     return ", ".join(names[:n]) + (f", ... {len(names) - n} more" if len(names) > n else "")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lossbench.data import strict
 from lossbench.data.scale import Scale, narrow, unusable
-from lossbench.data.table import Rows, Table
+from lossbench.data.table import Rows, Table, is_missing, is_text
 from lossbench.errors import ConfigError, DataError
 
 MAX_LEVELS = 32
@@ -58,10 +58,10 @@ class TableEncoding:
 
     @classmethod
     def learn(cls, table: Table, train: Rows, standardize: bool) -> TableEncoding:
-        names = [name for name, column in table.columns.items() if not _is_text(column)]
+        names = [name for name, column in table.columns.items() if not is_text(column)]
         values = _stacked(table, names)[train]
         numbers = _learn_numbers(names, values)
-        texts = {name: _words(column)[train] for name, column in table.columns.items() if _is_text(column)}
+        texts = {name: _words(column)[train] for name, column in table.columns.items() if is_text(column)}
         words = _learn_words({name: column for name, column in texts.items() if len(set(column)) > 1})
         plain = cls(numbers, None, words)
         if not standardize:
@@ -175,9 +175,9 @@ def _stacked(table: Table, names: list[str]) -> NDArray[np.float64]:
     values = np.empty((len(table), len(names)))
     for i, name in enumerate(names):
         column = table.columns[name]
-        if _is_text(column) and not all(map(_is_missing, column)):
+        if is_text(column) and not all(map(is_missing, column)):
             raise DataError(f"column '{name}' holds text, and the model was trained on numbers there")
-        values[:, i] = np.nan if _is_text(column) else column
+        values[:, i] = np.nan if is_text(column) else column
     bad = unusable(np.where(np.isnan(values), 0, values))
     if bad:
         raise DataError(f"column '{names[bad[1]]}' of example {bad[0]} is {values[bad]}")
@@ -186,7 +186,7 @@ def _stacked(table: Table, names: list[str]) -> NDArray[np.float64]:
 
 def _texts(table: Table, name: str) -> Column:
     column = table.columns[name]
-    if not _is_text(column) and not np.isnan(column.astype(np.float64)).all():
+    if not is_text(column) and not np.isnan(column.astype(np.float64)).all():
         raise DataError(
             f"column '{name}' holds numbers, and the model was trained on text there; "
             f"dataset.categorical=[{name}] reads the column of a CSV file as text"
@@ -194,14 +194,6 @@ def _texts(table: Table, name: str) -> Column:
     return _words(column)
 
 
-def _is_text(column: Column) -> bool:
-    return column.dtype.kind not in "biuf"
-
-
-def _is_missing(cell: Any) -> bool:
-    return cell is None or bool(cell != cell)
-
-
 def _words(column: Column) -> Column:
     """Text throughout, also where a column holds None, NaN or numbers."""
-    return np.array([MISSING if _is_missing(c) else str(c) for c in column], dtype=object)
+    return np.array([MISSING if is_missing(c) else str(c) for c in column], dtype=object)
