@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.marks import PositiveAlpha, PositiveWeight
-from lossbench.losses.shape import per_example
+from lossbench.losses.shape import per_example, power
 
 
 def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -> Tensor:
@@ -24,6 +24,19 @@ def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -
     return per_example(F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none"))
 
 
+def bce_probs(probs: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy on probabilities, -(t log p + (1 - t) log(1 - p)), each logarithm at least -100.
+
+    Shapes: probs and targets (N,) or (N, K), both in [0, 1]; returns (N,), the mean over an example's labels.
+    Source: Good 1952; `torch.nn.functional.binary_cross_entropy`. A probability that has been rounded to 0 or 1 has
+    lost its gradient: prefer `bce` on logits.
+    """
+    # In a type that can tell 1 - p from 0, and outside of autocast, which torch forbids for this kernel on CUDA.
+    with torch.autocast(probs.device.type, enabled=False):
+        exact = torch.promote_types(probs.dtype, torch.float32)
+        return per_example(F.binary_cross_entropy(probs.to(exact), targets.to(exact), reduction="none"))
+
+
 def binary_focal(
     logits: Tensor,
     targets: Tensor,
@@ -35,19 +48,15 @@ def binary_focal(
 
     Shapes: logits and targets (N,) or (N, K), targets in [0, 1]; returns (N,), the mean over an example's labels.
     Hyperparameters: `gamma`, how strongly easy examples are turned down (0 is plain BCE); `alpha`, the weight of the
-    positives against 1 - alpha of the negatives, `balanced` (1 - share of positives), or null for none.
+    positives against 1 - alpha of the negatives, a number or one per label, `balanced` (1 - share of positives), or
+    null for none.
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; equals torchvision's `sigmoid_focal_loss`.
     """
     values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     # 1 - p_t as a sum of two products: nothing cancels where p_t is near 1.
     wrong = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
-    values = values * _power(wrong, gamma)
+    values = values * power(wrong, gamma)
     if alpha is not None:
         share = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
         values = values * (share * targets + (1 - share) * (1 - targets))
     return per_example(values)
-
-
-def _power(base: Tensor, exponent: float) -> Tensor:
-    """base^exponent for base >= 0, with a finite gradient at 0 also where 0 < exponent < 1."""
-    return base.clamp_min(torch.finfo(base.dtype).tiny) ** exponent
