@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.shape import per_example
+
+_FAR = 20.0  # from here on log(cosh(e)) is |e| - log 2 to the last digit of float64
 
 
 def mse(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (N,)
@@ -37,3 +40,61 @@ def huber(pred: Tensor, target: Tensor, *, delta: Annotated[float, "(0, inf)"] =
     Source: Huber 1964, "Robust Estimation of a Location Parameter"; `torch.nn.functional.huber_loss`.
     """
     return per_example(F.huber_loss(pred, target, delta=delta, reduction="none"))
+
+
+def smooth_l1(pred: Tensor, target: Tensor, *, beta: Annotated[float, "[0, inf)"] = 1.0) -> Tensor:
+    """Absolute error with its corner rounded off: e^2 / (2 beta) where |e| < beta, else |e| - beta / 2.
+
+    Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
+    Hyperparameters: `beta`, the error below which it is squared; 0 is the absolute error. Its slope far out is 1
+    whatever beta is: Huber(delta) = delta x SmoothL1(beta=delta), and the two are equal at 1 only.
+    Source: Girshick 2015, "Fast R-CNN"; `torch.nn.functional.smooth_l1_loss`.
+    """
+    return per_example(F.smooth_l1_loss(pred, target, beta=beta, reduction="none"))
+
+
+def log_cosh(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (N,)
+    """A smooth absolute error, log(cosh(e)) = e + softplus(-2 e) - log 2: e^2 / 2 near zero, |e| - log 2 far out.
+
+    Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
+    Source: Green 1990, "Bayesian Reconstructions from Emission Tomography Data Using a Modified EM Algorithm".
+    """
+    error = pred - target
+    size = error.abs()
+    # cosh(e) = 1 + 2 sinh(e / 2)^2: unlike softplus(-2 e) - log 2, nothing cancels where e is small.
+    near = torch.where(size > _FAR, _FAR, error)
+    return per_example(torch.log1p(2 * torch.sinh(near / 2).square()) + F.relu(size - _FAR))
+
+
+def mse_mae(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    mse_weight: Annotated[float, "[0, inf)"] = 0.7,
+    mae_weight: Annotated[float, "[0, inf)"] = 0.3,
+) -> Tensor:
+    """A weighted sum of the squared and the absolute error, a e^2 + b |e| with e = pred - target.
+
+    Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
+    Hyperparameters: `mse_weight` a and `mae_weight` b. The squared part rules where |e| > b / a.
+    Source: `torch.nn.functional.mse_loss` and `torch.nn.functional.l1_loss`.
+    """
+    return mse_weight * mse(pred, target) + mae_weight * mae(pred, target)
+
+
+def epsilon_insensitive(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    epsilon: Annotated[float, "[0, inf)"] = 0.1,
+    squared: bool = False,
+) -> Tensor:
+    """Absolute error beyond a margin, max(0, |e| - epsilon), or its square: errors within the margin cost nothing.
+
+    Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
+    Hyperparameters: `epsilon`, the margin, in the target's (standardised) units; `squared`, whether the excess is
+    squared.
+    Source: Drucker et al. 1997, "Support Vector Regression Machines"; as in scikit-learn's `SGDRegressor`.
+    """
+    excess = F.relu((pred - target).abs() - epsilon)
+    return per_example(excess.square() if squared else excess)

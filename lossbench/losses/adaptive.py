@@ -1,0 +1,111 @@
+"""The general robust loss: one family from squared error to losses that let outliers go, its shape given or learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossbench.losses.shape import per_example
+
+_SMALLEST_SCALE = 1e-5  # the likelihood of a perfect fit grows without bound as the scale goes to 0
+_REACH, _STEPS = 32.0, 512  # exp(-32) of the integral is left out at either end
+
+
+def adaptive_robust(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    shape: Annotated[Tensor | float, "[-inf, 2]"] = 1.0,
+    scale: Annotated[Tensor | float, "(0, inf)"] = 1.0,
+) -> Tensor:
+    """General robust loss, (b / a) ((s / b + 1)^(a / 2) - 1) with s = ((pred - target) / scale)^2 and b = |a - 2|.
+
+    Its limits are s / 2 at a = 2 (half the squared error), log(1 + s / 2) at 0 (Cauchy) and 1 - exp(-s / 2) at -inf
+    (Welsch); sqrt(1 + s) - 1 at 1 is Charbonnier, or pseudo-Huber, and 2 s / (s + 4) at -2 Geman-McClure.
+
+    Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
+    Hyperparameters: `shape` a, the smaller the less outliers pull; `scale`, the error at which it leaves the
+    parabola s / 2, in the target's (standardised) units. Both may be tensors that require a gradient.
+    Source: Barron 2019, "A General and Adaptive Robust Loss Function".
+    """
+    return per_example(_general(((pred - target) / scale).square(), shape))
+
+
+class AdaptiveRobust(nn.Module):
+    """General robust loss whose shape and scale are learned with the model, or fixed.
+
+    Learned, it is a negative log-likelihood, rho(e, a, c) + log c + log Z(a), with rho as in `adaptive_robust`, the
+    shape a in (0, 2), the scale c above 1e-5, and Z the integral of exp(-rho): that term is what keeps the shape from
+    falling until no error counts. Fixed, it is rho.
+
+    Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
+    Hyperparameters: `shape` a, 2 squared, 1 Charbonnier, 0 Cauchy, -2 Geman-McClure, -inf Welsch; `scale` c, the
+    error at which it leaves the parabola, in the target's (standardised) units; `learn`, whether they are where
+    training starts (then 0 < shape < 2) or stay as they are.
+    Source: Barron 2019, "A General and Adaptive Robust Loss Function".
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: Annotated[float, "[-inf, 2]"] = 1.0,
+        scale: Annotated[float, "(0, inf)"] = 1.0,
+        learn: bool = True,
+    ) -> None:
+        super().__init__()
+        if learn and not (0 < shape < 2 and scale > _SMALLEST_SCALE):
+            raise ValueError(f"learn needs 0 < shape < 2 and scale > {_SMALLEST_SCALE}; set learn=false for others")
+        self.start, self.learn = (shape, scale), learn
+        if learn:
+            above = scale - _SMALLEST_SCALE
+            self.shape_logit = nn.Parameter(torch.tensor(math.log(shape / (2 - shape))))
+            self.scale_softplus = nn.Parameter(torch.tensor(above + math.log(-math.expm1(-above))))
+
+    @property
+    def shape(self) -> Tensor | float:
+        return 2 * self.shape_logit.sigmoid() if self.learn else self.start[0]
+
+    @property
+    def scale(self) -> Tensor | float:
+        return F.softplus(self.scale_softplus) + _SMALLEST_SCALE if self.learn else self.start[1]
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        shape, scale = self.shape, self.scale
+        values = adaptive_robust(pred, target, shape=shape, scale=scale)
+        if isinstance(shape, Tensor) and isinstance(scale, Tensor):
+            values = values + (scale.log() + log_partition(shape))
+        return values
+
+
+def log_partition(shape: Tensor) -> Tensor:  # () -> ()
+    """log Z(a) = log of the integral of exp(-rho(x, a, 1)) over all real x, for a in [0, 2].
+
+    With x = exp(u) the integrand is analytic in a strip around the real axis that does not narrow with a, so that
+    the plain sum over equal steps is exact to about 1e-13.
+    """
+    u = torch.linspace(-_REACH, _REACH, _STEPS + 1, dtype=shape.dtype, device=shape.device)
+    both_sides = 2 * (2 * _REACH / _STEPS)
+    return torch.logsumexp(u - _general((2 * u).exp(), shape), 0) + math.log(both_sides)
+
+
+def _general(squared: Tensor, shape: Tensor | float) -> Tensor:
+    """rho of s = `squared`, as (b L / 2) (exp(z) - 1) / z with L = log(1 + s / b) and z = a L / 2.
+
+    Every factor is smooth at a = 0. At a = 2 and -inf the bounds on a and b are as near as the type can tell.
+    """
+    eps = torch.finfo(squared.dtype).eps
+    a = torch.as_tensor(shape, dtype=squared.dtype).clamp_min(-1 / eps)
+    b = (a - 2).abs().clamp_min(eps)
+    log = torch.log1p(squared / b)
+    return b * log / 2 * _relative_expm1(a * log / 2)
+
+
+def _relative_expm1(z: Tensor) -> Tensor:
+    """(exp(z) - 1) / z, and its series where the quotient's derivative would cancel."""
+    small = z.abs() < torch.finfo(z.dtype).eps ** (1 / 3)
+    apart = torch.where(small, 1, z)
+    return torch.where(small, 1 + z / 2 * (1 + z / 3), torch.expm1(apart) / apart)
