@@ -13,6 +13,7 @@ from lossbench.commands.load import composed
 from lossbench.commands.usage import Asked
 from lossbench.console import console
 from lossbench.engine import Part
+from lossbench.engine.course import Moving
 from lossbench.errors import plural
 from lossbench.resume import resume
 
@@ -46,14 +47,15 @@ def facts(built: Run) -> list[tuple[str, str]]:
     rows = ", ".join(f"{len(split):,} {name}" for name, split in splits)
     epochs = -(-length.steps // built.batches.steps_per_epoch)
     limit = f", at most {length.max_time:g} s" if length.max_time else ""
-    part, schedule = built.player.objective.parts[0], built.player.schedules[0]
+    schedule = built.player.schedules[0]
+    losses = [part for piece in built.player.objective.parts for part in piece.leaves()]
     warmup = f", {plural(schedule.warmup, 'step')} of warm-up" if schedule.warmup else ""
     return [
         ("dataset", f"{config.dataset.name} ({data.task.name}): {rows} rows"),
         ("inputs", f"shape {data.input_shape}"),
         *([("classes", _listed(data.classes))] if data.classes else []),
         ("model", f"{config.model.name}: {sum(p.numel() for p in built.player.parameters):,} parameters"),
-        ("loss", _called(part)),
+        *(("loss", _called(part)) for part in losses),
         ("optimizer", f"{config.optim.name}, lr {schedule.rates[0]:g}"),
         ("schedule", f"{config.scheduler.name}{warmup}"),
         ("device", f"{built.device}, {built.precision}"),
@@ -68,6 +70,7 @@ def _listed(names: tuple[str, ...], n: int = 12) -> str:
 
 def _called(part: Part) -> str:
     """A loss as it is called, after its option's name where that is another."""
-    function = getattr(part.function, "func", type(part.function))
+    function = part.function.function if isinstance(part.function, Moving) else part.function
+    function = getattr(function, "func", function)
     name = getattr(function, "__name__", type(function).__name__)
     return f"{'' if name == part.name else f'{part.name}: '}{name}({', '.join(part.needs)})"

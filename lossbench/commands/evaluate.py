@@ -104,7 +104,7 @@ def of_other_data(found: Saved) -> Metrics:
     metrics = evaluate(
         model,
         task,
-        Objective([Part("none", 1.0, _nothing, task.pair)]),
+        Objective([Part("none", 1.0, _nothing, task.measured[:1])]),
         found.fitted.split(source, device, timeout=config.dataset_options.timeout),
         batch_size=max(EVALUATION_BATCH, config.trainer.batch_size),
         cast=autocast(pick_precision(config.trainer.precision, device), device),
@@ -144,7 +144,7 @@ def _warn_of(model: nn.Module, found: Saved) -> None:
         warn(f"the weights of {found.checkpoint.path} are not finite: its metrics mean nothing")
 
 
-def _nothing(outputs: Tensor, _: Tensor) -> Tensor:
+def _nothing(outputs: Tensor) -> Tensor:
     """In the place of a loss: the training's has no meaning for other data."""
     return outputs.new_zeros(())
 

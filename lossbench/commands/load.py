@@ -25,6 +25,7 @@ from lossbench.engine.checkpoint import Checkpoint
 from lossbench.engine.checkpoints import put_weights
 from lossbench.errors import CheckpointError, ConfigError, printable
 from lossbench.hydra_errors import translate
+from lossbench.models.output import with_output
 from lossbench.resume import differences
 from lossbench.saved import FOLDER, checkpoint_at, merged, recorded_overrides, run_of
 from lossbench.signatures import show
@@ -70,7 +71,8 @@ class Saved:
         Raises:
             CheckpointError: the weights are another model's.
         """
-        model = build_model(self.config.model, self.fitted.input_shape, self.fitted.task.outputs).eval()
+        task = self.fitted.task
+        model = with_output(build_model(self.config.model, self.fitted.input_shape, task.outputs), task.output).eval()
         put_weights(self.checkpoint, [model])
         return model.to(device)
 

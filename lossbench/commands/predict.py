@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from lossbench.commands.load import Saved, saved
 from lossbench.commands.usage import Asked
 from lossbench.console import say
 from lossbench.data.inputs import read_inputs
+from lossbench.data.target import class_count
 from lossbench.device import pick_device, pick_precision
 from lossbench.engine import autocast
 from lossbench.errors import ConfigError, DataError, plural
-from lossbench.tasks import Binary, Regression, Task
+from lossbench.tasks import Binary, Multilabel, Regression, Task
+from lossbench.tasks.regression import HEADS
 
 KINDS = (".csv", ".parquet", ".npz")
+LABELS = ";"  # between the names of an example's labels
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,17 @@ class Predictions:
     """What a model says of each row.
 
     Attributes:
-        prediction: the class's name; for regression the number in the target's units.
+        prediction: the class's name, or the names of the labels; for regression the number in the target's units.
         probabilities: (N, C) in the order of the classes; none for regression.
         classes: the classes' names; where there are two for yes or no, the second is yes.
+        more: what a regression model says beside the number, by column: quantiles, or the standard deviation.
     """
 
     prediction: NDArray[Any]
     probabilities: NDArray[np.float64] | None = None
     classes: tuple[str, ...] = ()
     binary: bool = False
+    more: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """As a table."""
@@ -49,7 +55,7 @@ class Predictions:
             found["probability"] = self.probabilities[:, 1]
         elif self.probabilities is not None:
             found |= {f"p_{name}": self.probabilities[:, k] for k, name in enumerate(self.classes)}
-        return found
+        return {**found, **self.more}
 
 
 def run(asked: Asked) -> None:
@@ -92,15 +98,31 @@ def meaning(outputs: Tensor, task: Task, classes: tuple[str, ...]) -> Prediction
     if len(wrong):
         raise DataError(f"the model's output for row {int(wrong[0])} is not finite: is this input like the training's?")
     if isinstance(task, Regression):
-        return Predictions((outputs[:, 0] * task.std + task.mean).numpy())
+        return _numbers(outputs, task)
+    fields = task.forward(lambda x: x, {"input": outputs}, ("logits", "probs"))
+    probabilities, names = fields["probs"].numpy(), classes or tuple(map(str, range(class_count(task))))
+    if isinstance(task, Multilabel):
+        chosen = fields["logits"] > 0
+        found = [
+            LABELS.join(name for name, is_one in zip(names, row, strict=True) if is_one) for row in chosen.tolist()
+        ]
+        return Predictions(np.array(found), probabilities, names)
     if isinstance(task, Binary):
-        yes = outputs[:, 0].sigmoid()
-        probabilities, chosen = torch.stack((1 - yes, yes), 1), (outputs[:, 0] > 0).long()
+        which, probabilities = (fields["logits"] > 0).long().numpy(), np.stack((1 - probabilities, probabilities), 1)
     else:
-        probabilities = outputs.softmax(1)
-        chosen = probabilities.argmax(1)
-    names = classes or tuple(map(str, range(probabilities.shape[1])))
-    return Predictions(np.array(names)[chosen.numpy()], probabilities.numpy(), names, isinstance(task, Binary))
+        which = probabilities.argmax(1)
+    return Predictions(np.array(names)[which], probabilities, names, isinstance(task, Binary))
+
+
+def _numbers(outputs: Tensor, task: Regression) -> Predictions:
+    fields = task.forward(lambda x: x, {"input": outputs}, ("pred", *HEADS))
+    more: dict[str, NDArray[np.float64]] = {}
+    if "pred_quantiles" in fields:
+        quantiles = task.in_units(fields["pred_quantiles"]).numpy()
+        more = {f"q{level:g}": quantiles[:, k] for k, level in enumerate(task.levels)}
+    if "variance" in fields:
+        more = {"std": fields["variance"].sqrt().numpy() * task.std}
+    return Predictions(task.in_units(fields["pred"]).numpy(), more=more)
 
 
 def write(path: Path, predictions: Predictions) -> None:
@@ -120,12 +142,11 @@ def write(path: Path, predictions: Predictions) -> None:
 
 
 def _write_npz(path: Path, predictions: Predictions) -> None:
+    arrays: dict[str, NDArray[Any]] = {"prediction": predictions.prediction, **predictions.more}
+    if predictions.probabilities is not None:
+        arrays |= {"probabilities": predictions.probabilities, "classes": np.array(predictions.classes)}
     with path.open("wb") as file:  # given a path, NumPy would add an ending
-        if predictions.probabilities is None:
-            np.savez(file, prediction=predictions.prediction)
-        else:
-            classes = np.array(predictions.classes)
-            np.savez(file, prediction=predictions.prediction, probabilities=predictions.probabilities, classes=classes)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _check_output(source: Path, target: Path, *, force: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,31 @@ from lossbench.data.encoding import Encoding
 from lossbench.data.rowwise import TIMEOUT, Rowwise
 from lossbench.data.source import Source
 from lossbench.data.split import Ready, Split
-from lossbench.data.target import as_task, by_name, check_target, example_weights
+from lossbench.data.target import as_task, as_trained, check_target, class_count, example_weights, task_of
 from lossbench.errors import CheckpointError, ConfigError
-from lossbench.tasks import TASKS, Multiclass, Regression, Task
+from lossbench.tasks import TASKS, Multiclass, Regression, SoftLabels, Task
+from lossbench.tasks.output import ONE_OF_MANY, YES_OR_NO
+from lossbench.tasks.regression import HEADS
 
-FORMAT = 1
+FORMAT = 2
 PLACE = "its preprocessing"
 
+_CLASSES: dict[str, strict.Kind] = {
+    "classes": strict.count,
+    "class_counts": strict.list_of(strict.deviation),
+    "output": strict.one_of(*ONE_OF_MANY),
+}
 _PARAMETERS: dict[str, dict[str, strict.Kind]] = {
-    "regression": {"mean": strict.number, "std": strict.positive},
-    "binary": {},
-    "multiclass": {"classes": strict.count},
+    "regression": {
+        "mean": strict.number,
+        "std": strict.positive,
+        "head": strict.one_of("value", *HEADS.values()),
+        "levels": strict.list_of(strict.positive),
+    },
+    "binary": {"output": strict.one_of(*YES_OR_NO)},
+    "multilabel": {"labels": strict.count, "output": strict.one_of(*YES_OR_NO)},
+    "multiclass": _CLASSES,
+    "soft_labels": _CLASSES,
 }
 
 
@@ -48,7 +63,7 @@ class Fitted:
         """What `from_json` reads: numbers, text, lists and objects only."""
         return {
             "format": FORMAT,
-            "task": {"name": self.task.name, **asdict(self.task)},  # type: ignore[call-overload]
+            "task": {"name": self.task.name, **_plain(asdict(self.task))},  # type: ignore[call-overload]
             "input_shape": list(self.input_shape),
             "classes": list(self.classes),
             "encoding": self.encoding.to_json(),
@@ -82,7 +97,7 @@ class Fitted:
             raise strict.damaged(
                 PLACE, f"gives inputs of shape {fitted.encoding.input_shape}, not {fitted.input_shape}"
             )
-        if len(fitted.classes) not in (0, _class_count(fitted.task)):
+        if len(fitted.classes) not in (0, class_count(fitted.task)):
             raise strict.damaged(PLACE, f"names {len(fitted.classes)} classes for task {fitted.task.name}")
         return fitted
 
@@ -98,16 +113,16 @@ class Fitted:
             ConfigError: data for another task, or of another kind.
             DataError: features that cannot be encoded, or a class that the training did not have.
         """
-        if source.task != self.task.name:
+        task = task_of(source)
+        hardened = isinstance(self.task, SoftLabels) and task == "multiclass"  # ids are the surest of soft labels
+        if task != self.task.name and not hardened:
             raise ConfigError(
-                f"the model was trained for task {self.task.name}, and these data are for task {source.task}; "
+                f"the model was trained for task {self.task.name}, and these data are for task {task}; "
                 f"dataset.task={self.task.name} states the task of a CSV file"
             )
         features, weights = (source.features, None) if weight is None else example_weights(source.features, weight)
         check_target(source)
-        target = source.target
-        if not isinstance(self.task, Regression):
-            target = by_name(target, source.classes, self.classes, _class_count(self.task))
+        target = as_trained(source, self.task, self.classes)
         inputs = self.encoding.apply(features)
         ready = Ready(inputs, as_task(target, self.task), weights, self.input_shape, timeout)
         return ready.splits(device, np.arange(len(target)))[0]
@@ -125,17 +140,31 @@ class Fitted:
         return torch.from_numpy(encoded).to(device)
 
 
-def _class_count(task: Task) -> int:
-    """How many classes there are; 0 for numbers."""
-    if isinstance(task, Multiclass):
-        return task.classes
-    return 0 if isinstance(task, Regression) else 2
-
-
 def _read_task(saved: Any, place: str) -> Task:
     name = saved.get("name") if isinstance(saved, Mapping) else None
     kinds = _PARAMETERS.get(name) if isinstance(name, str) else None
     if kinds is None:
         raise strict.damaged(place, f"has no name out of {', '.join(_PARAMETERS)}")
     found = strict.read(saved, place, name=strict.text, **kinds)
-    return TASKS[found.pop("name")](**found)
+    task = TASKS[found.pop("name")](**found)
+    _refuse_contradictions(task, place)
+    return task
+
+
+def _refuse_contradictions(task: Task, place: str) -> None:
+    """A head needs its levels, and classes a count each."""
+    if isinstance(task, (Multiclass, SoftLabels)) and len(task.class_counts) != task.classes:
+        raise strict.damaged(place, f"has {len(task.class_counts)} class_counts for {task.classes} classes")
+    if not isinstance(task, Regression):
+        return
+    rise = all(a < b for a, b in pairwise((0.0, *task.levels, 1.0)))
+    fits = {"value": len(task.levels) <= 1, "quantiles": len(task.levels) > 0}.get(task.head, not task.levels)
+    if not (rise and fits):
+        raise strict.damaged(place, f"has levels {list(task.levels)} for head {task.head}")
+    if task.head == "log_rate" and task.mean <= 0:
+        raise strict.damaged(place, f"has a mean of {task.mean:g} for head {task.head}")
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -114,7 +114,7 @@ def _metrics_table(summary: Mapping[str, Any]) -> Table:
     for name in ("metric", "train", "validation", "test"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     metrics = summary["metrics"]
-    for name in metrics.get("val", {}):
+    for name in filter(_shown, metrics.get("val", {})):
         values = [_number(metrics.get(split, {}).get(name)) for split in ("train", "val", "test")]
         table.add_row(name, *values, style="bold" if name == summary["best"]["metric"] else None)
     return table
@@ -124,7 +124,7 @@ def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], director
     """One table over the jobs of a sweep: what was swept, how each ended, and its metrics."""
     table = Table(title=f"sweep: {len(rows)} jobs", title_justify="left")
     # `loss` is left out: the values of different losses cannot be compared.
-    names = list(dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}) if n != "loss"))
+    names = list(dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}) if n != "loss" and _shown(n)))
     monitors = list(dict.fromkeys(row["best"]["metric"] for row in rows if row.get("best")))
     for name in ("job", *swept):
         table.add_column(escape(name), overflow="fold")
@@ -157,6 +157,11 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{summary['parameters']:,}"),
         ("device", f"{summary['device']}, {summary['precision']}"),
     ]
+
+
+def _shown(metric: str) -> bool:
+    """Whether a metric has a place in the tables: those of single classes (`recall/3`) are in the files."""
+    return "/" not in metric
 
 
 def _number(value: float | None) -> str:

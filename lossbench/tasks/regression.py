@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lossbench.errors import ConfigError
+from lossbench.errors import ConfigError, DataError
 from lossbench.tasks import metrics
 from lossbench.tasks.base import Batch, Fields, Model, given, groups, provide
 from lossbench.tasks.output import Output, exponential
@@ -86,6 +86,8 @@ class Regression:
         if len(asked) > 1:
             raise ConfigError(f"the loss takes {' and '.join(asked)}, and a model has one head: take one of them")
         head: Head = HEADS[asked[0]] if asked else "value"
+        if head == "log_rate" and self.mean <= 0:
+            raise DataError(f"the loss needs counts of 0 or more, and the mean of the training rows is {self.mean:g}")
         kept = tuple(levels) if head in ("value", "quantiles") else ()
         if head == "quantiles" and not kept:
             raise ConfigError("the loss takes pred_quantiles: mark the parameter that holds their levels as Levels")
