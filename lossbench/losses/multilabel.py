@@ -19,7 +19,7 @@ def multilabel_margin(logits: Tensor, multi_hot: Tensor) -> Tensor:  # (N, K), (
 
     Shapes: logits (N, K); multi_hot (N, K) of 0 and 1; returns (N,). It takes memory for N x K x K numbers.
     Source: Crammer and Singer 2001 for several labels; equals `torch.nn.functional.multilabel_margin_loss`, whose
-    kernel wants the labels as a padded list of ids, and can neither be differentiated twice nor run under vmap.
+    kernel wants the labels as a padded list of ids, and cannot be differentiated twice.
     """
     short = (1 - logits[:, :, None] + logits[:, None, :]).clamp_min(0)  # (N, j, i)
     pairs = multi_hot[:, :, None] * (1 - multi_hot[:, None, :])
@@ -69,6 +69,7 @@ def asymmetric(
     if detach_focus:
         focus_pos, focus_neg = focus_pos.detach(), focus_neg.detach()
     # log(1 - q) = min(log(1 - p + m), 0), from log(1 - p) so that it is finite far out also where m is 0.
-    log_kept = torch.logaddexp(F.logsigmoid(-logits), torch.full_like(logits, clip).log()).clamp_max(0)
+    least = torch.full((), clip, dtype=logits.dtype, device=logits.device).log()
+    log_kept = torch.logaddexp(F.logsigmoid(-logits), least).clamp_max(0)
     values = targets * focus_pos * F.logsigmoid(logits) + (1 - targets) * focus_neg * log_kept
     return per_example(-values)

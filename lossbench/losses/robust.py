@@ -1,8 +1,9 @@
 """Distributionally robust means: of the values that any loss gives per example, the mean under the worst of many
 distributions near the batch's own, in place of the plain mean.
 
-Each takes a loss's values (N,), with the `weights` of its mean where it returns any, as it returns them: a mean is
-sum(values) / sum(weights). An example of weight 0 is left out. The result is a scalar.
+Each takes the examples' own losses as `values`, and as `weights` how much each of them counts (1 by default): the plain
+mean is sum(weights x values) / sum(weights). Of a loss that returns (values, weights), pass values / weights. An example
+of weight 0 is left out. The result is a scalar.
 """
 
 from __future__ import annotations
@@ -78,14 +79,14 @@ class GroupDRO(nn.Module):
 
 
 def _distribution(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The loss of each example, and its share of the whole, in a type that can add up shares."""
+    """The losses, and the share of each example in the whole, in a type that can add up shares."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     if weights is None:
         return values, torch.full_like(values, 1 / len(values))
-    total = weights.sum().to(values.dtype)
-    # One that is left out stands at the mean: it must not be the largest, nor divide by 0.
-    losses = torch.where(weights > 0, values / torch.where(weights > 0, weights, 1), values.detach().sum() / total)
-    return losses, weights / total
+    shares = (weights / weights.sum()).to(values.dtype)
+    values = torch.where(shares > 0, values, 0)
+    # One that is left out stands at the mean, so that it cannot be the largest.
+    return torch.where(shares > 0, values, (shares * values.detach()).sum()), shares
 
 
 def _chi2_worst(losses: Tensor, shares: Tensor, radius: float) -> Tensor:
