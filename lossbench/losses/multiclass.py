@@ -1,14 +1,16 @@
-"""Losses on one class out of C. `labels` are class ids (N,), or soft labels (N, C) where the docstring says so."""
+"""Losses on one class out of C. `labels` are class ids (N,), `soft_labels` rows (N, C) that sum to 1."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.marks import ClassAlpha, ClassWeight
+from lossbench.losses.class_ids import per_class, split_ignored, true_class
+from lossbench.losses.marks import ClassAlpha, ClassWeight, not_differentiable
+from lossbench.losses.shape import power
 
 
 def cross_entropy(
@@ -21,47 +23,90 @@ def cross_entropy(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Cross-entropy, -w_y log p_y with p = softmax(logits).
 
-    Shapes: logits (N, C); labels (N,) class ids, or (N, C) rows that sum to 1; returns (N,), with the weights (N,) of
-    its mean where `weight` is given or an id may be ignored.
-    Hyperparameters: `weight` per class, a list or `balanced` (n / (C n_c) of the training split); `ignore_index`, the
-    id that counts for nothing; `label_smoothing` eps, which spreads eps / C over all classes.
+    Shapes: logits (N, C); labels (N,) class ids; returns (N,) values and the weights (N,) of their mean: w_y, and 0
+    where ignored. As in torch, labels of floating type are soft ones, for soft_cross_entropy.
+    Hyperparameters: `weight` per class, a list, `balanced` (n / (C n_c) of the training split) or `effective` (by the
+    effective number of its examples); `ignore_index`, the id that counts for nothing; `label_smoothing` eps, which
+    spreads eps / C over all classes.
     Source: Good 1952; label smoothing Szegedy et al. 2016; `torch.nn.functional.cross_entropy`.
     """
-    classes = None if weight is None else torch.as_tensor(weight, dtype=logits.dtype, device=logits.device)
+    if labels.is_floating_point():
+        return soft_cross_entropy(logits, labels, weight=weight, label_smoothing=label_smoothing)
+    classes = None if weight is None else per_class(weight, logits)
     values = F.cross_entropy(
         logits, labels, weight=classes, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
     )
-    if labels.is_floating_point():
-        return values
     return _weighted(values, labels, classes, ignore_index)
 
 
-def label_smoothing(
+def soft_cross_entropy(
+    logits: Tensor,
+    soft_labels: Tensor,
+    *,
+    weight: ClassWeight = None,
+    label_smoothing: Annotated[float, "[0, 1)"] = 0.0,
+) -> Tensor:
+    """Cross-entropy against soft labels, -sum_c w_c q_c log p_c with p = softmax(logits).
+
+    Shapes: logits (N, C); soft_labels q (N, C), rows that sum to 1; returns (N,), of which torch takes a plain mean.
+    Hyperparameters: `weight` w per class, as for cross_entropy; `label_smoothing` eps, which makes q
+    (1 - eps) q + eps / C.
+    Source: Good 1952; `torch.nn.functional.cross_entropy` with class probabilities.
+    """
+    classes = None if weight is None else per_class(weight, logits)
+    return F.cross_entropy(logits, soft_labels, weight=classes, label_smoothing=label_smoothing, reduction="none")
+
+
+def nll(
+    log_probs: Tensor, labels: Tensor, *, weight: ClassWeight = None, ignore_index: int = -100
+) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood, -w_y log p_y, for models that end in a log-softmax.
+
+    Shapes: log_probs (N, C), not probabilities and not logits; labels (N,) class ids; returns (N,) values and the
+    weights (N,) of their mean.
+    Hyperparameters: `weight` and `ignore_index` as for cross_entropy.
+    Source: Fisher 1922; `torch.nn.functional.nll_loss`.
+    """
+    classes = None if weight is None else per_class(weight, log_probs)
+    values = F.nll_loss(log_probs, labels, weight=classes, ignore_index=ignore_index, reduction="none")
+    return _weighted(values, labels, classes, ignore_index)
+
+
+def kl_div(logits: Tensor, soft_labels: Tensor) -> Tensor:  # (N, C), (N, C) -> (N,)
+    """Kullback-Leibler divergence KL(q || p) = sum_c q_c log(q_c / p_c) with p = softmax(logits) and 0 log 0 = 0.
+
+    Shapes: logits (N, C); soft_labels q (N, C), rows that sum to 1; returns (N,), whose mean is torch's `batchmean`.
+    Source: Kullback and Leibler 1951; equals `torch.nn.functional.kl_div` on log_softmax(logits).
+    """
+    # As cross-entropy less entropy: torch's kl_div cannot be stacked by vmap.
+    return soft_cross_entropy(logits, soft_labels) + torch.xlogy(soft_labels, soft_labels).sum(1)
+
+
+def multi_margin(
     logits: Tensor,
     labels: Tensor,
     *,
-    smoothing: Annotated[float, "[0, 1)"] = 0.1,
-    others_only: bool = False,
+    p: Literal[1, 2] = 1,
+    margin: Annotated[float, "(0, inf)"] = 1.0,
     weight: ClassWeight = None,
     ignore_index: int = -100,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Cross-entropy against softened labels, in either of its two usual forms.
+) -> tuple[Tensor, Tensor]:
+    """Categorical hinge, w_y / C sum over c != y of max(0, margin - x_y + x_c)^p.
 
-    The target is 1 - eps + eps / C on the true class and eps / C on each other (as torch has it), or, with
-    `others_only`, 1 - eps on the true class and eps / (C - 1) on each other.
-
-    Shapes: logits (N, C); labels (N,) class ids; returns (N,), with the weights (N,) of its mean where there are any.
-    Hyperparameters: `smoothing` eps, with `others_only` at most (C - 1) / C; `others_only`; `weight` and
-    `ignore_index` as for cross_entropy.
-    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; Mueller et al. 2019.
+    Shapes: logits x (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
+    Hyperparameters: `p`, 1 or 2 (squared); `margin`, how far the true class must lead; `weight` per class, as for
+    cross_entropy, but as in torch not divided out of the mean; `ignore_index`, the id that counts for nothing.
+    Source: Crammer and Singer 2001, summed over classes as Weston and Watkins 1999; equals
+    `torch.nn.functional.multi_margin_loss`.
     """
-    if others_only:
-        # eps' / C = eps / (C - 1) makes torch's form put exactly 1 - eps on the true class.
-        classes = logits.shape[1]
-        smoothing = smoothing * classes / (classes - 1)
-        if smoothing > 1:
-            raise ValueError("others_only needs smoothing <= (C - 1) / C")
-    return cross_entropy(logits, labels, weight=weight, ignore_index=ignore_index, label_smoothing=smoothing)
+    # torch's kernel cannot be stacked by vmap nor differentiated twice.
+    kept, ids = split_ignored(labels, ignore_index)
+    index = ids[:, None]
+    gaps = (margin - logits.gather(1, index) + logits).relu().scatter(1, index, 0)
+    values = (gaps**p).mean(1)
+    if weight is not None:
+        values = values * per_class(weight, logits)[ids]
+    return values.where(kept, 0), kept.to(values.dtype)
 
 
 def focal(
@@ -71,28 +116,70 @@ def focal(
     gamma: Annotated[float, "[0, inf)"] = 2.0,
     alpha: ClassAlpha = None,
     ignore_index: int = -100,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Focal loss on class ids, alpha_y (1 - p_y)^gamma CE: turns down the examples the model already gets right.
 
     Shapes: logits (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
     Hyperparameters: `gamma`, how strongly easy examples are turned down (0 is cross-entropy); `alpha`, a number, one
-    per class, `balanced` (n / (C n_c) of the training split), or null for none; `ignore_index`, the id that counts
-    for nothing. As in the paper, alpha scales the values and is not divided out of the mean.
+    per class, `balanced` or `effective` as for cross_entropy's weight, or null for none; `ignore_index`, the id that
+    counts for nothing. As in the paper, alpha scales the values and is not divided out of the mean.
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", with softmax in place of the sigmoid.
     """
-    values = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
-    wrong = -torch.expm1(-values)  # 1 - p_y, without cancelling where p_y is near 1
-    values = values * wrong.clamp_min(torch.finfo(wrong.dtype).tiny) ** gamma
-    kept = labels != ignore_index
+    surprise, wrong, kept = true_class(logits, labels, ignore_index)
+    values = surprise * power(wrong, gamma)
     if alpha is not None:
-        scale = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
-        values = values * (scale if scale.dim() == 0 else scale[labels.where(kept, 0)])
-    return values, kept.to(values.dtype)
+        scale = per_class(alpha, logits)
+        values = values * (scale if scale.dim() == 0 else scale[split_ignored(labels, ignore_index)[1]])
+    return values, kept
+
+
+def ce_focal(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: Annotated[float, "[0, 1]"] = 0.5,
+    gamma: Annotated[float, "[0, inf)"] = 2.0,
+    ignore_index: int = -100,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and focal loss mixed, alpha CE + (1 - alpha) (1 - p_y)^gamma CE.
+
+    Shapes: logits (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
+    Hyperparameters: `alpha`, the share of cross-entropy (not focal's weight of a class); `gamma` of the focal part;
+    `ignore_index`, the id that counts for nothing.
+    Source: Lin et al. 2017 for the focal part; a sum of the losses cross_entropy and focal, with one softmax.
+    """
+    surprise, wrong, kept = true_class(logits, labels, ignore_index)
+    return surprise * (alpha + (1 - alpha) * power(wrong, gamma)), kept
+
+
+def mse_onehot(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Squared error of the probabilities, sum_c (p_c - [c = y])^2 with p = softmax(logits): the Brier score, 0 to 2.
+
+    Shapes: logits (N, C); labels (N,) class ids; returns (N,) values, the sum over classes and not their mean, and the
+    weights (N,), 0 where ignored.
+    Hyperparameters: `ignore_index`, the id that counts for nothing.
+    Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
+    """
+    kept, ids = split_ignored(labels, ignore_index)
+    index, log_p = ids[:, None], logits.log_softmax(1)
+    errors = log_p.exp().scatter(1, index, log_p.gather(1, index).expm1())  # p_y - 1 without cancelling
+    values = errors.square().sum(1)
+    return values.where(kept, 0), kept.to(values.dtype)
+
+
+@not_differentiable("it is constant almost everywhere, so its gradient is 0; it is the metric error_rate")
+def zero_one(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Zero-one loss, 1 where the largest logit is not the true class's, else 0; its mean is the error rate.
+
+    Shapes: logits (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
+    Hyperparameters: `ignore_index`, the id that counts for nothing.
+    Source: Hastie et al. 2009, "The Elements of Statistical Learning", section 2.4.
+    """
+    kept = labels != ignore_index
+    return ((logits.argmax(1) != labels) & kept).to(logits.dtype), kept.to(logits.dtype)
 
 
 def _weighted(values: Tensor, labels: Tensor, classes: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The values with the weights of torch's own mean: the class's weight, and 0 where the label is ignored."""
-    kept = labels != ignore_index
-    if classes is None:
-        return values, kept.to(values.dtype)
-    return values, torch.where(kept, classes[labels.where(kept, 0)], 0)
+    kept, ids = split_ignored(labels, ignore_index)
+    return values, kept.to(values.dtype) if classes is None else torch.where(kept, classes[ids], 0)
