@@ -36,8 +36,8 @@ def gaussian_nll(
     """Gaussian negative log-likelihood without its constant, (log v + e^2 / v) / 2 with v = max(variance, eps).
 
     Shapes: pred, target and variance (N, ...); returns (N,), the mean over an example's outputs.
-    Hyperparameters: `full`, whether to add the constant log(2 pi) / 2; `eps`, the smallest variance, in the target's
-    (standardised) units. As in torch, a variance below it still gets the gradient at eps, and so can grow again.
+    Hyperparameters: `full`, whether to add the constant log(2 pi) / 2; `eps`, the smallest variance, in squared units
+    of the (standardised) target. As in torch, a variance below it still gets the gradient at eps, and so can grow.
     Source: Nix and Weigend 1994, "Estimating the Mean and Variance of the Target Probability Distribution";
     `torch.nn.functional.gaussian_nll_loss`, whose check of the variance's sign is left out: it stops vmap.
     """
