@@ -9,12 +9,14 @@ import torch
 from torch.utils.data import Dataset
 
 from lossbench.data import DatasetOptions, Source, SplitShares, Table, prepare
+from lossbench.data.split import split_rows
 from lossbench.data.spoil import long_tail
 from lossbench.errors import ConfigError, DataError
-from lossbench.tasks import Binary, Multiclass, Regression
+from lossbench.tasks import Binary, Multiclass, Multilabel, Regression, SoftLabels
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1, 2], [100, 60, 40])
+COUNTS = (70.0, 42.0, 28.0)  # of the training rows
 POINTS = RNG.normal([1, -5], [2, 0.1], (200, 2))
 
 
@@ -138,8 +140,10 @@ def test_inputs_are_float32_and_unscaled_on_request(dtype):
 @pytest.mark.parametrize(
     ("task", "target", "kind", "dtype"),
     [
-        ("multiclass", LABELS, Multiclass(3), torch.int64),
-        ("multiclass", LABELS.astype(np.uint8), Multiclass(3), torch.int64),
+        ("multiclass", LABELS, Multiclass(3, COUNTS), torch.int64),
+        ("multiclass", LABELS.astype(np.uint8), Multiclass(3, COUNTS), torch.int64),
+        ("multilabel", np.eye(3, dtype=int)[LABELS], Multilabel(3), torch.float32),
+        ("multilabel", np.eye(3)[LABELS] == 1, Multilabel(3), torch.float32),
         ("binary", LABELS > 0, Binary(), torch.float32),
         ("binary", (LABELS > 0).astype(int), Binary(), torch.float32),
         ("binary", torch.tensor(LABELS > 0).float(), Binary(), torch.float32),
@@ -151,9 +155,17 @@ def test_labels_become_what_the_losses_take(task, target, kind, dtype):
     np.testing.assert_array_equal(data.train.target, np.asarray(target)[data.train.rows])
 
 
+@pytest.mark.parametrize("target", [np.eye(3)[LABELS] * 0.7 + 0.1, torch.eye(3)[LABELS]])
+def test_rows_of_floats_are_soft_labels(target):
+    data = ready(classes(target=target))
+    assert isinstance(data.task, SoftLabels)
+    assert data.task.class_counts == pytest.approx(np.asarray(target)[data.train.rows].sum(0).tolist())
+    np.testing.assert_allclose(data.val.target, np.asarray(target)[data.val.rows], rtol=1e-6)
+
+
 def test_what_was_fitted_goes_with_the_data():
     data = ready(Source(POINTS, LABELS, "multiclass", tuple("abc")), timeout=5)
-    assert (data.task, data.input_shape, data.classes) == (Multiclass(3), (2,), ("a", "b", "c"))
+    assert (data.task, data.input_shape, data.classes) == (Multiclass(3, COUNTS), (2,), ("a", "b", "c"))
     assert (data.fitted.task, data.fitted.input_shape, data.fitted.classes) == (data.task, (2,), data.classes)
     everything = data.fitted.inputs(POINTS, torch.device("cpu"))
     assert torch.equal(everything[data.test.rows], data.test.inputs)
@@ -172,7 +184,7 @@ def test_the_time_to_wait_for_a_loader_process_goes_with_the_inputs():
 
 
 def test_classes_without_rows_count():
-    assert ready(Source(POINTS, LABELS, "multiclass", tuple("abcd"))).task == Multiclass(4)
+    assert ready(Source(POINTS, LABELS, "multiclass", tuple("abcd"))).task == Multiclass(4, (*COUNTS, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +233,83 @@ def test_weights_of_held_out_rows_alone_teach_nothing():
         ready(table(w=weight), weight="w")
 
 
+def test_groups_are_the_column_s_values_in_order():
+    """Of every row, those of training alone or not; the column is no feature."""
+    for column, names in [
+        (np.array(["b", "a", "c", "a"] * 50, dtype=object), ("a", "b", "c")),
+        (np.array([2.0, 1.0, 10.5, 1.0] * 50), ("1", "2", "10.5")),
+        (np.array([2, -1, 10, -1] * 50), ("-1", "2", "10")),
+    ]:
+        data = ready(table(g=column), group="g")
+        assert (data.groups, data.input_shape) == (names, (1,))
+        for split in (data.train, data.val, data.test):
+            assert split.group.dtype == torch.int64
+            assert split.group.tolist() == np.array([1, 0, 2, 0] * 50)[split.rows].tolist()
+
+
+def test_groups_that_only_held_out_rows_have_are_groups():
+    column = np.zeros(200)
+    column[rows(ready(classes()))[2]] = 1
+    data = ready(table(g=column), group="g")
+    assert data.groups == ("0", "1")
+    assert (data.train.group.unique().tolist(), data.test.group.unique().tolist()) == ([0], [1])
+
+
+def test_examples_without_a_group_are_one_together():
+    for missing, column in ((None, np.array(["x"] * 200, dtype=object)), (np.nan, np.full(200, 3.0))):
+        column[::2] = missing
+        data = ready(table(g=column), group="g")
+        assert data.groups == (str(column[1]).removesuffix(".0"), "(missing)")
+        assert data.train.group.tolist() == (1 - data.train.rows % 2).tolist()
+
+
+def test_without_groups_there_are_none():
+    data = ready(classes())
+    assert (data.groups, data.train.group) == ((), None)
+
+
+def test_weights_and_groups_are_two_columns():
+    data = ready(table(w=np.arange(200.0), g=np.arange(200) % 2), weight="w", group="g")
+    assert data.input_shape == (1,)
+    assert torch.equal(data.train.weight, data.train.rows.float())
+    assert torch.equal(data.train.group, data.train.rows % 2)
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+def test_a_published_test_split_is_kept_and_validation_comes_from_the_rest(stratify):
+    """The last 50 of 200; of the 150 others a fifth. `test` is not used, so val + test may be anything."""
+    labels = np.arange(200) % 3
+    data = ready(Source(POINTS, labels, "multiclass", held_out=50), val=0.2, test=0.9, stratify=stratify)
+    train, val, test = rows(data)
+    assert test == list(range(150, 200))
+    assert (len(train), len(val)) == (120, 30)
+    assert sorted(train + val) == list(range(150))
+    assert (data.val.target.bincount().tolist() == [10, 10, 10]) is stratify
+    assert rows(ready(Source(POINTS, labels, "multiclass", held_out=50), val=0.2, seed=1))[1] != val
+
+
+def test_a_published_test_split_may_lack_classes():
+    labels = np.arange(200) % 3
+    labels[150:] = 1
+    data = ready(Source(POINTS, labels, "multiclass", held_out=50))
+    assert data.task.classes == 3
+    assert data.test.target.unique().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("task", "target"),
+    [
+        ("multilabel", np.eye(3)[LABELS]),
+        ("multilabel", np.ones((200, 3))),
+        ("multiclass", np.full((200, 4), 0.25)),
+    ],
+)
+def test_targets_of_several_numbers_are_split_without_strata(task, target):
+    train, val, test = split_rows(Source(POINTS, target, task), SplitShares(), seed=0)
+    assert list(map(len, (train, val, test))) == [140, 30, 30]
+    assert sorted(chain(train, val, test)) == list(range(200))
+
+
 def table(**columns):
     return classes(Table({"a": POINTS[:, 0], **columns}))
 
@@ -246,6 +335,23 @@ ERRORS = [
     (lambda: ready(classes(target=LABELS[:, None])), ConfigError,
      "targets must have shape (N,), got (200, 1)"),
     (lambda: ready(classes(target=np.eye(3, dtype=int)[LABELS])), ConfigError,
+     "targets are rows of whole numbers, of shape (200, 3): pass class ids (N,), as target.argmax(1) gives them of "
+     "one-hot rows, or rows of floats that sum to 1"),
+    (lambda: ready(Source(POINTS, np.eye(3)[LABELS], "multiclass", ("a", "b"))), ConfigError,
+     "2 classes are named, and targets have shape (200, 3)"),
+    (lambda: ready(Source(POINTS, np.eye(3)[LABELS] * 1.001, "multiclass")), DataError,
+     "the soft label of example 0 sums to 1.001; it must sum to 1"),
+    (lambda: ready(Source(POINTS, np.where(POINTS < 0, np.nan, 0.5), "multiclass")), DataError,
+     "the soft label of example 0 sums to nan; it must sum to 1"),
+    (lambda: ready(Source(POINTS, np.array([[1.5, -0.5]] * 200), "multiclass")), DataError,
+     "the soft label of example 0 is -0.5 for class 1: below 0"),
+    (lambda: ready(Source(POINTS, np.array([[0.5, 0.5]] * 200), "multiclass")), DataError,
+     "every training row has the same target: nothing can be learned"),
+    (lambda: ready(Source(POINTS, LABELS, "multilabel")), ConfigError,
+     "targets of several labels must have shape (N, K), got (200,)"),
+    (lambda: ready(Source(POINTS, np.eye(3)[LABELS] * 2, "multilabel")), DataError,
+     f"label {LABELS[0]} of example 0 is 2.0; labels are 0 or 1"),
+    (lambda: ready(Source(POINTS, np.eye(3)[LABELS], "regression")), ConfigError,
      "targets must have shape (N,), got (200, 3)"),
     (lambda: ready(classes(target=LABELS / 1)), ConfigError,
      "class ids must be whole numbers, got float64; task 'regression' is for numbers"),
@@ -287,6 +393,16 @@ ERRORS = [
      f"change dataset.split.val and dataset.split.test, {UNSTRATIFIED}"),
     (lambda: ready(Source(POINTS, POINTS[:, 0], "regression"), imbalance=0.1), ConfigError,
      "dataset.imbalance thins classes, and this data set has numbers to predict"),
+    (lambda: ready(Source(POINTS, LABELS, "multiclass", held_out=199)), DataError,
+     "1 rows are too few to split into training and validation rows"),
+    (lambda: ready(Source(POINTS, LABELS, "multiclass", held_out=300)), DataError,
+     "0 rows are too few to split into training and validation rows"),
+    (lambda: ready(classes(), group="g"), ConfigError,
+     "dataset.group=g names a column, and this data set has none"),
+    (lambda: ready(table(gg=LABELS), group="g"), DataError,
+     "dataset.group: no column 'g'; did you mean 'gg'? (has: a, gg)"),
+    (lambda: ready(classes(Table({"a": np.ones(200)})), group="a"), DataError,
+     "no column is left as a feature"),
     (lambda: ready(classes(), weight="w"), ConfigError,
      "dataset.weight=w names a column, and this data set has none"),
     (lambda: ready(table(ww=NAN), weight="w"), DataError,

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,6 +233,8 @@ THREE = np.repeat([0, 1, 2], 20)
 SOURCES = {
     "multiclass": lambda: Source(POINTS, THREE, "multiclass", ("ant", "bee", "cat")),
     "binary": lambda: Source(POINTS, THREE > 0, "binary"),
+    "multilabel": lambda: Source(POINTS, np.eye(3)[THREE], "multilabel", ("wet", "dry", "hot")),
+    "soft labels": lambda: Source(POINTS, np.eye(3)[THREE] * 0.7 + 0.1, "multiclass", ("ant", "bee", "cat")),
     "regression": lambda: Source(POINTS, POINTS[:, 0] * 3 + 100, "regression"),
     "table": lambda: Source(
         Table({"a": POINTS[:, 0], "w": words(*"pqr" * 20)}), THREE, "multiclass", ("ant", "bee", "cat")
@@ -298,6 +301,42 @@ def test_classes_are_found_by_their_names():
     assert (target.tolist(), target.dtype) == ([1, 0], torch.float32)
 
 
+def test_labels_are_found_by_their_names():
+    found = Fitted.from_json(dumped(fitted(SOURCES["multilabel"]())))
+    other = Source(POINTS[:2], [[0, 1, 1], [1, 0, 0]], "multilabel", ("dry", "hot", "wet"))
+    assert found.split(other, CPU).target.tolist() == [[1, 0, 1], [0, 1, 0]]
+    nameless = Source(POINTS[:1], [[0, 1, 1]], "multilabel")
+    assert found.split(nameless, CPU).target.tolist() == [[0, 1, 1]]
+
+
+def test_class_ids_are_soft_labels_too():
+    found = Fitted.from_json(dumped(fitted(SOURCES["soft labels"]())))
+    target = found.split(Source(POINTS[:2], [1, 0], "multiclass", ("bee", "cat")), CPU).target
+    assert (target.tolist(), target.dtype) == ([[0, 0, 1], [0, 1, 0]], torch.float32)
+
+
+@pytest.mark.parametrize("head", [{"head": "quantiles", "levels": (0.1, 0.9)}, {"head": "log_rate"}])
+def test_heads_and_forms_are_kept(head):
+    found = fitted(SOURCES["regression"]())
+    found = replace(found, task=replace(found.task, **head))
+    assert Fitted.from_json(dumped(found)) == found
+    sure = fitted(SOURCES["multilabel"]())
+    sure = replace(sure, task=replace(sure.task, output="sigmoid"))
+    assert Fitted.from_json(dumped(sure)) == sure
+
+
+def test_rates_are_of_counts():
+    found = fitted(SOURCES["regression"]())
+    rates = replace(found, task=found.task.suited(["log_rate", "counts"]))
+    counts = Source(POINTS[:3], [0, 2.5, 1], "regression")
+    assert rates.task.in_units(rates.split(counts, CPU).target).tolist() == pytest.approx([0, 2.5, 1], abs=1e-4)
+    below = Source(POINTS[:3], [0, 2, -1.2], "regression")
+    message = "^the loss needs counts of 0 or more, and the target of example 2 is -1.2$"
+    with pytest.raises(DataError, match=message):
+        rates.split(below, CPU)
+    assert len(found.split(below, CPU)) == 3
+
+
 def test_other_targets_are_standardised_by_the_training():
     """(target - mean) / std of the training rows, by hand."""
     found = Fitted(Regression(100.0, 4.0), (2,), (), learn(POINTS, np.arange(60), False))
@@ -323,6 +362,8 @@ OTHERS = [
     (other(0, 1, 3), DataError,
      "class '3' of example 2 is not among the 3 classes that the model was trained on (ant, bee, cat)"),
     (other(0, -1), DataError, "label -1 at example 1, but there are 1 classes: 0 to 0"),
+    (other([0.5, 0.5, 0]), ConfigError, "the model was trained for task multiclass, and these data are for "
+     "task soft_labels; dataset.task=multiclass states the task of a CSV file"),
     (other(), DataError, "the data set has 0 examples"),
 ]  # fmt: skip
 
@@ -333,6 +374,21 @@ def test_other_data_for_another_task_or_of_other_classes_are_refused(source, kin
         object.__setattr__(source, "target", np.zeros(0, int))
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         fitted(SOURCES["multiclass"]()).split(source, CPU)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "message"),
+    [
+        ((), 2, "targets have 2 columns, and the model was trained on 3"),
+        (("wet", "dry"), 2, "these data lack 'hot', and the model was trained on 3 classes (wet, dry, hot)"),
+        (("wet", "dry", "hot", "icy"), 4, "these data have 'icy', and the model was trained on 3 classes "
+         "(wet, dry, hot)"),
+    ],
+)  # fmt: skip
+def test_other_labels_are_refused(names, columns, message):
+    found = fitted(SOURCES["multilabel"]())
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        found.split(Source(POINTS[:1], np.ones((1, columns)), "multilabel", names), CPU)
 
 
 def places(node, path=()):
@@ -377,16 +433,30 @@ def test_a_damaged_file_is_said_and_never_a_traceback(name):
             assert not path or path[-1] not in words_only or good["task"]["name"] == found.task.name
 
 
+NUMBERS = {"name": "regression", "mean": 0, "std": 1, "head": "value", "levels": []}
 DAMAGED = [
     ((), replace_by([]), "its preprocessing is not an object"),
     (("task",), remove, "its preprocessing has no 'task'"),
     (("extra",), replace_by(1), "its preprocessing has an unknown key 'extra'"),
     (("task", "name"), replace_by("ranking"), "its preprocessing.task has no name out of "
-     "regression, binary, multiclass"),
+     "regression, binary, multilabel, multiclass, soft_labels"),
     (("task", "classes"), replace_by(2.5), "its preprocessing.task.classes is not a whole number of at least 0"),
-    (("task", "classes"), replace_by(4), "its preprocessing names 3 classes for task multiclass"),
-    (("task",), replace_by({"name": "regression", "mean": 0, "std": 0}),
-     "its preprocessing.task.std is not above 0"),
+    (("task", "classes"), replace_by(4), "its preprocessing.task has 3 class_counts for 4 classes"),
+    (("task", "output"), replace_by("sigmoid"), "its preprocessing.task.output is not one of logits, softmax, "
+     "log_softmax"),
+    (("classes",), replace_by(["ant", "bee"]), "its preprocessing names 2 classes for task multiclass"),
+    (("task",), replace_by({**NUMBERS, "std": 0}), "its preprocessing.task.std is not above 0"),
+    (("task",), replace_by({**NUMBERS, "head": "mode"}), "its preprocessing.task.head is not one of value, quantiles, "
+     "variance, log_rate"),
+    (("task",), replace_by({**NUMBERS, "head": "quantiles", "levels": [0.9, 0.1]}), "its preprocessing.task has levels "
+     "[0.9, 0.1] for head quantiles"),
+    (("task",), replace_by({**NUMBERS, "head": "quantiles"}), "its preprocessing.task has levels [] for head "
+     "quantiles"),
+    (("task",), replace_by({**NUMBERS, "levels": [1.5]}), "its preprocessing.task has levels [1.5] for head value"),
+    (("task",), replace_by({**NUMBERS, "head": "variance", "levels": [0.5]}), "its preprocessing.task has levels "
+     "[0.5] for head variance"),
+    (("task",), replace_by({**NUMBERS, "head": "log_rate"}), "its preprocessing.task has a mean of 0 for head "
+     "log_rate"),
     (("classes", 0), replace_by(7), "its preprocessing.classes[0] is not text"),
     (("input_shape",), replace_by([7]), "its preprocessing gives inputs of shape (4,), not (7,)"),
     (("encoding", "kind"), replace_by("pickle"), "its preprocessing.encoding has no kind out of table, array, dataset"),
@@ -423,14 +493,14 @@ def test_a_deviation_that_blows_up_is_an_outlier_and_no_warning(std):
 
 
 def test_another_format_is_said():
-    newer = {**dumped(fitted(SOURCES["table"]())), "format": 2, "more": 1}
+    newer = {**dumped(fitted(SOURCES["table"]())), "format": 3, "more": 1}
     with pytest.raises(
-        CheckpointError, match=r"^the checkpoint's preprocessing has format 2, and this lossbench reads format 1;"
+        CheckpointError, match=r"^the checkpoint's preprocessing has format 3, and this lossbench reads format 2;"
     ):
         Fitted.from_json(newer)
 
 
 def test_tasks_keep_their_numbers():
     kinds = [fitted(SOURCES[name]()).task for name in ("multiclass", "binary", "regression")]
-    assert kinds[:2] == [Multiclass(3), Binary()]
+    assert kinds[:2] == [Multiclass(3, (14.0, 14.0, 14.0)), Binary()]
     assert (kinds[2].mean, kinds[2].std) == (pytest.approx(103, abs=2), pytest.approx(6, abs=2))

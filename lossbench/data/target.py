@@ -173,8 +173,8 @@ def by_column(target: NDArray[Any], names: tuple[str, ...], classes: tuple[str, 
         return target
     odd = [*(name for name in names if name not in classes), *(name for name in classes if name not in names)]
     if odd:
-        where = "these data have" if odd[0] in names else "the model was trained on"
-        raise DataError(f"only {where} '{odd[0]}'; the model was trained on {count} classes{listed(classes)}")
+        has = "these data have" if odd[0] in names else "these data lack"
+        raise DataError(f"{has} '{odd[0]}', and the model was trained on {count} classes{listed(classes)}")
     return target[:, [names.index(name) for name in classes]]
 
 
