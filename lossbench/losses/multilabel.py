@@ -59,7 +59,7 @@ def asymmetric(
     Shapes: logits and targets (N,) or (N, K), targets in [0, 1]; returns (N,), the mean over an example's labels (the
     paper has the sum).
     Hyperparameters: `gamma_neg` g- and `gamma_pos` g+, how strongly easy negatives and positives are turned down;
-    `clip` m, the probability below which a negative counts for nothing; `detach_focus`, the focusing factors
+    `clip` m, the probability below which a negative counts for nothing; `detach_focus` takes the focusing factors
     (1 - p)^g+ and q^g- as constants in the gradient.
     Source: Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification". With both gammas the same and clip 0
     it is the focal loss without alpha.

@@ -35,8 +35,8 @@ def chi2_dro(values: Tensor, *, weights: Tensor | None = None, radius: Annotated
     """The largest mean under any distribution q within chi-square distance rho of the batch's own, p.
 
     The distance is sum p (q / p - 1)^2 / 2. The best q is in proportion to p max(0, loss - eta), for the eta at which
-    it is at the distance rho. Gradients are those of sum q loss with q held fixed, which is exact for the first (by the
-    envelope theorem); second derivatives leave out how q moves.
+    it is at the distance rho. In the gradient q is detached, which is exact for the first derivative (by the envelope
+    theorem); second derivatives leave out how q moves.
 
     Shapes: values and weights (N,); returns ().
     Hyperparameters: `radius` rho, 0 is the plain mean; from (1 / share - 1) / 2 the worst example alone counts.
@@ -50,11 +50,11 @@ def chi2_dro(values: Tensor, *, weights: Tensor | None = None, radius: Annotated
 class GroupDRO(nn.Module):
     """The mean over groups of each group's mean loss, with weights q that grow where the loss is large.
 
-    In training each batch first moves them, q_g <- q_g exp(eta L_g), to a sum of 1; in evaluation they rest. A group
-    that is not in the batch counts as a loss of 0.
+    In training each batch first moves them, q_g <- q_g exp(eta L_g), scaled to a sum of 1, with the group's mean loss
+    L_g detached; in evaluation they rest. A group that is not in the batch counts as a loss of 0.
 
     Shapes: values and weights (N,); groups (N,) ids 0..G-1; returns ().
-    Hyperparameters: `step_size` eta, how fast the weights move; `num_groups` G, from the data.
+    Hyperparameters: `step_size` eta, how fast the weights move; `num_groups` G, in a run that of the data.
     Source: Sagawa et al. 2020, "Distributionally Robust Neural Networks for Group Shifts", its online algorithm.
     """
 
