@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import random
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lossbench.config import Call, Config, by_class, fitting_loss
+from lossbench.config import Config
 from lossbench.console import say
-from lossbench.data import Batches, Data, Source, Split, prepare
+from lossbench.data import Batches, Data, Source, Split, augment_for, prepare
+from lossbench.data.target import check_counts
 from lossbench.device import environment, pick_device, pick_precision, promise, set_determinism
 from lossbench.engine import (
     Best,
@@ -28,8 +27,6 @@ from lossbench.engine import (
     Length,
     LossScale,
     Metrics,
-    Objective,
-    Part,
     Player,
     autocast,
     choose_gate,
@@ -37,13 +34,17 @@ from lossbench.engine import (
 )
 from lossbench.engine.checkpoints import put_weights
 from lossbench.engine.precision import PrecisionName
-from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line, refuse_memory
+from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line
+from lossbench.loss_build import build_objective, may_be_empty
+from lossbench.loss_config import fit
+from lossbench.models.output import with_output
 from lossbench.optim import Schedule
 from lossbench.optim.schedule import fill_lengths
 from lossbench.probe import probe
 from lossbench.saved import checkpoint_at
 from lossbench.seeds import derive
 from lossbench.signatures import parameters, required
+from lossbench.targets import Call, make
 
 EVALUATED_TRAIN = 10_000  # rows of the training split that an evaluation looks at, at the most
 EVALUATION_BATCH = 1024
@@ -88,10 +89,16 @@ def build(config: Config) -> Run:
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     set_determinism(options.deterministic)
-    data = prepare(load_source(config.dataset), config.dataset_options, config.split, seed, device)
+    source = load_source(config.dataset)
+    data = prepare(source, config.dataset_options, config.split, seed, device)
+    loss = fit(config.loss, type(data.task), config.dataset)
+    task = data.task.suited(loss.fields, output=config.model_options.output, levels=loss.levels)
+    check_counts(source.target, task)
+    data = replace(data, fitted=replace(data.fitted, task=task))
     batches = Batches(
         data.train,
         batch_size=options.batch_size,
+        sampler=config.dataset_options.sampler,
         accumulate=options.accumulate,
         drop_last=options.drop_last,
         seed=seed,
@@ -99,8 +106,9 @@ def build(config: Config) -> Run:
     )
     _check_batches(batches)
     torch.manual_seed(derive(seed, "weights"))
-    model = build_model(config.model, data.input_shape, data.task.outputs).to(device)
-    objective = _objective(config, data, device)
+    model = with_output(build_model(config.model, data.input_shape, task.outputs), task.output).to(device)
+    length = _length(config, batches)
+    objective = build_objective(loss, data, model, device, reduction=options.reduction, steps=length.steps)
     cast = autocast(precision, device)
     if config.root.weights is not None:
         put_weights(checkpoint_at(Path(config.root.weights), "best", say), [model])
@@ -109,19 +117,18 @@ def build(config: Config) -> Run:
         model.compile()
     trained = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
     optimizer = _optimizer(config.optim, trained)
-    length = _length(config, batches)
     monitor = _monitor(config, data)
     scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
     player = Player(
         model=model,
-        task=data.task,
+        task=task,
         objective=objective,
         parameters=trained,
         optimizers=[optimizer],
         schedules=[_schedule(config, optimizer, length, batches, monitor, data)],
         guard=Guard(
             options.nonfinite,
-            choose_gate(options.nonfinite, device, scale, [optimizer], may_be_empty=_may_be_empty(objective, data)),
+            choose_gate(options.nonfinite, device, scale, [optimizer], may_be_empty=may_be_empty(objective, data)),
             [optimizer],
             scale,
             [model, objective.modules],
@@ -133,6 +140,7 @@ def build(config: Config) -> Run:
         scale=scale,
         cast=cast,
         clip=Clip(options.clip_norm, options.clip_value),
+        augment=augment_for(config.augment, data.input_shape),
         seed=derive(seed, "training"),  # dropout and the like: the same for every loss and model
     )
     direction = options.direction or _direction(data, monitor)
@@ -164,7 +172,7 @@ def build_model(model: Call, input_shape: tuple[int, ...], outputs: int) -> nn.M
     """The model, given the shapes that it asks for and the config leaves open."""
     known = parameters(model.target)
     shapes = {"input_shape": input_shape, "outputs": outputs}
-    built = _try("model", model, {k: v for k, v in shapes.items() if k in known and model.values.get(k) is None})
+    built = make("model", model, {k: v for k, v in shapes.items() if k in known and model.values.get(k) is None})
     if not isinstance(built, nn.Module):
         raise ConfigError(f"model '{model.name}' must be a torch.nn.Module, got {type(built).__name__}")
     if any(map(is_lazy, (*built.parameters(), *built.buffers()))):
@@ -182,52 +190,11 @@ def _materialise(name: str, model: nn.Module, input_shape: tuple[int, ...]) -> N
     model.train()
 
 
-def _objective(config: Config, data: Data, device: torch.device) -> Objective:
-    """The loss with its hyperparameters bound; words such as `balanced` become what the training labels say."""
-    loss, needs = fitting_loss(config, type(data.task))
-    values = dict(loss.values)
-    classes = data.task.outputs
-    for key, word in by_class(loss).items():
-        if isinstance(values.get(key), str):
-            values[key] = word.words[values[key]](data.train.target, classes).to(device)
-        elif isinstance(values.get(key), float):  # on the device once, and not in every step
-            values[key] = torch.tensor(values[key], device=device)
-        elif isinstance(values.get(key), list):
-            if len(values[key]) != classes:
-                one = "class" if classes > 1 else "output"
-                raise ConfigError(f"loss.{key} must have one number per {one} ({classes}), got {len(values[key])}")
-            values[key] = torch.tensor(values[key], device=device)
-            labels = data.train.target
-            if word.field == "labels" and not values[key][labels[labels >= 0]].any():
-                raise ConfigError(f"loss.{key} is 0 for every training row: nothing would be learned")
-    if isinstance(loss.target, type):
-        filled = {"num_classes": classes} if "num_classes" in parameters(loss.target) else {}
-        function = _try("loss", Call(loss.name, loss.target, values), filled).to(device)
-    else:
-        function = functools.partial(loss.target, **values)
-    return Objective([Part(loss.name, 1.0, function, needs)], config.trainer.reduction)
-
-
-def _may_be_empty(objective: Objective, data: Data) -> bool:
-    """Whether an example may count for nothing: its own weight is 0, or its label's is, or its label is ignored."""
-    labels, weight = data.train.target, data.train.weight
-    if weight is not None and bool((weight == 0).any()):
-        return True
-    for part in objective.parts:
-        settings = getattr(part.function, "keywords", {})
-        by_label, ignored = settings.get("weight"), settings.get("ignore_index")
-        if isinstance(by_label, Tensor) and bool((by_label == 0).any()):
-            return True
-        if ignored is not None and bool((labels == ignored).any()):
-            return True
-    return False
-
-
 def _optimizer(optim: Call, trained: list[nn.Parameter]) -> Optimizer:
     """The optimizer, in its fused form where torch has one."""
     chosen = {"fused", "foreach", "differentiable"} & optim.values.keys()  # torch takes one of them
     fused = {"fused": True} if "fused" in parameters(optim.target) and not chosen else {}
-    built = _try("optim", optim, {"params": trained, **fused})
+    built = make("optim", optim, {"params": trained, **fused})
     if not isinstance(built, Optimizer):
         raise ConfigError(f"optim '{optim.name}' must be a torch.optim.Optimizer, got {type(built).__name__}")
     if "closure" in required(built.step):
@@ -251,7 +218,7 @@ def _schedule(
         cycles = values.get("cycle_momentum") and not {"momentum", "betas"} & optimizer.defaults.keys()
         if cycles:
             values["cycle_momentum"] = False  # the optimizer has none to cycle
-        built = _try("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
+        built = make("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
         if not isinstance(built, LRScheduler):
             kind = type(built).__name__
             raise ConfigError(f"scheduler '{call.name}' must be a torch.optim.lr_scheduler.LRScheduler, got {kind}")
@@ -268,19 +235,6 @@ def _schedule(
         eval_every=length.eval_every,
         metric=metric,
     )
-
-
-def _try(group: str, call: Call, filled: Mapping[str, Any]) -> Any:
-    """Call a target; what its own constructor refuses is the user's to mend."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return call.target(**{**call.values, **filled})
-    except LossbenchError:
-        raise
-    except Exception as error:
-        refuse_memory(error)
-        raise ConfigError(f"{group} '{call.name}': {first_line(error)}") from error
 
 
 def _length(config: Config, batches: Batches) -> Length:

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from lossbench import catalog
-from lossbench.data import DatasetOptions, SplitShares
+from lossbench.data import AugmentOptions, DatasetOptions, SplitShares
 from lossbench.engine.checkpoints import CheckpointOptions
 from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
-from lossbench.errors import ConfigError, did_you_mean, first_line
-from lossbench.losses.marks import FromTraining
+from lossbench.errors import ConfigError, did_you_mean
+from lossbench.loss_config import Loss, check_fit, read_loss
 from lossbench.naming import run_name
 from lossbench.optim import SchedulerOptions
-from lossbench.signatures import bind, hints, parameters, required, show
-from lossbench.tasks import TASKS, Task
-
-# A user's own loss, and torch's own, call the task's pair by one of these.
-STAND_INS = {
-    ("input", "target"),
-    ("inputs", "targets"),
-    ("output", "target"),
-    ("outputs", "targets"),
-    ("preds", "target"),
-    ("y_pred", "y_true"),
-}
+from lossbench.signatures import bind, show
+from lossbench.targets import FILLED, Call, locate
+from lossbench.tasks.output import Output
 
 # What torch's own classes do not say of their arguments.
 _RANGES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -77,15 +64,6 @@ NO_MATTER = (
     "dataset.timeout",
 )
 
-# What `build` supplies by name.
-FILLED = {
-    "dataset": (),
-    "model": ("input_shape", "outputs"),
-    "loss": ("num_classes",),
-    "optim": ("params",),
-    "scheduler": ("optimizer", "T_max", "total_steps", "total_iters", "max_lr", "mode"),
-}
-
 
 @dataclass(frozen=True)
 class TrainerOptions:
@@ -118,6 +96,17 @@ class TrainerOptions:
 
 
 @dataclass(frozen=True)
+class ModelOptions:
+    """What every model takes, beside its own options.
+
+    Attributes:
+        output: the form of what it gives; null is what the loss needs.
+    """
+
+    output: Output | None = None
+
+
+@dataclass(frozen=True)
 class Root:
     """The keys outside every group."""
 
@@ -126,15 +115,6 @@ class Root:
     resume: str | None = None
     weights: str | None = None
     seed: Annotated[int, "[0, 4294967295]"] = 0
-
-
-@dataclass(frozen=True)
-class Call:
-    """A group's choice: what to call, with what, and its name in the catalogue."""
-
-    name: str
-    target: Callable[..., Any]
-    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -147,9 +127,11 @@ class Config:
     checkpoint: CheckpointOptions
     dataset: Call
     dataset_options: DatasetOptions
+    augment: AugmentOptions
     split: SplitShares
     model: Call
-    losses: Sequence[Call]  # the functions that share the loss's name; the first that fits the task is taken
+    model_options: ModelOptions
+    loss: Loss
     optim: Call
     scheduler: Call
     scheduler_options: SchedulerOptions
@@ -192,6 +174,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         raise ConfigError("trainer.clip_norm and trainer.clip_value are two ways to clip; set one of them to null")
     dataset_own, dataset_rest = _divide(plain["dataset"], DatasetOptions)
     dataset_options = DatasetOptions(**_own("dataset", DatasetOptions, dataset_own))
+    model_own, model_rest = _divide(plain["model"], ModelOptions)
     scheduler_own, scheduler_rest = _divide(plain["scheduler"], SchedulerOptions)
     scheduler_options = SchedulerOptions(**_own("scheduler", SchedulerOptions, scheduler_own))
     config = Config(
@@ -201,9 +184,11 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         checkpoint=CheckpointOptions(**_own("trainer.checkpoint", CheckpointOptions, trainer.checkpoint)),
         dataset=_call("dataset", dataset_rest, choices),
         dataset_options=dataset_options,
+        augment=AugmentOptions(**_own("dataset.augment", AugmentOptions, dataset_options.augment)),
         split=SplitShares(**_own("dataset.split", SplitShares, dataset_options.split)),
-        model=_call("model", plain["model"], choices),
-        losses=_losses(plain["loss"], choices),
+        model=_call("model", model_rest, choices),
+        model_options=ModelOptions(**_own("model", ModelOptions, model_own)),
+        loss=read_loss(plain["loss"], choices),
         optim=_call("optim", plain["optim"], choices),
         scheduler=_call("scheduler", scheduler_rest, choices),
         scheduler_options=scheduler_options,
@@ -211,7 +196,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         typed=_unresolved(cfg),
         text=OmegaConf.to_yaml(cfg),
     )
-    _check_fit(config)
+    check_fit(config.loss, config.dataset)
     return config
 
 
@@ -222,86 +207,6 @@ def config_hash(plain: Mapping[str, Any]) -> str:
         group, _, key = path.rpartition(".")
         (kept.get(group, {}) if group else kept).pop(key, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def needs_of(loss: Call, task: type[Task]) -> tuple[str, ...] | None:
-    """The fields that a loss takes from a task, in the order of its arguments; None where it does not fit."""
-    needs = tuple(required(_called(loss.target)))
-    if needs in STAND_INS and not set(needs) <= set(task.fields):
-        return task.pair
-    return needs if needs and set(needs) <= set(task.fields) else None
-
-
-def fitting_loss(config: Config, task: type[Task]) -> tuple[Call, tuple[str, ...]]:
-    """The loss function that the task takes, its hyperparameters checked, and its fields.
-
-    Raises:
-        ConfigError: none fits; the message names those that do, with a command to copy.
-    """
-    for loss in config.losses:
-        needs = needs_of(loss, task)
-        if needs is not None:
-            return Call(loss.name, loss.target, _bind_loss(loss)), needs
-    raise ConfigError(_misfit(config, task))
-
-
-def _called(target: Callable[..., Any]) -> Callable[..., Any]:
-    """What is called with the fields: the function itself, or a module's `forward`, without `self`."""
-    if not isinstance(target, type):
-        return target
-    if not hasattr(target, "forward"):
-        raise ConfigError(f"loss: {target.__name__} must be a function or a torch.nn.Module with a forward")
-    return partial(target.forward, None)
-
-
-def _misfit(config: Config, task: type[Task]) -> str:
-    loss = config.losses[0]
-    dataset = config.dataset.name
-    fits = [name for name in catalog.losses_for(task.name) if name != "default"]
-    usual = {"multiclass": "cross_entropy", "binary": "bce", "regression": "mse"}.get(task.name, fits[0])
-    needs = ", ".join(required(_called(loss.target)))
-    gives = f"dataset '{dataset}' gives ({', '.join(task.fields)})"
-    if not needs:
-        return f"loss '{loss.name}' takes no field: it needs parameters without a default; {gives}"
-    given = "".join(f" dataset.{key}={config.dataset.values[key]}" for key in required(config.dataset.target))
-    return (
-        f"loss '{loss.name}' needs ({needs}); {gives}; "
-        f"fits: {', '.join(fits)}; try: lossbench train dataset={dataset}{given} loss={usual}"
-    )
-
-
-def _check_fit(config: Config) -> None:
-    """Refuse a loss that fits none of the data set's tasks, where the data set's card names them."""
-    try:
-        tasks = [TASKS[name] for name in catalog.card("dataset", config.dataset.name).fits if name in TASKS]
-    except ConfigError:
-        return  # a user's own data set: its task is known when it is loaded
-    stated = config.dataset.values.get("task")
-    tasks = [TASKS[stated]] if stated in TASKS else tasks
-    errors = []
-    for task in tasks:
-        try:
-            fitting_loss(config, task)
-        except ConfigError as error:
-            errors.append(error)
-    if len(errors) == len(tasks) and errors:
-        raise errors[0]
-
-
-def _bind_loss(loss: Call) -> dict[str, Any]:
-    """The hyperparameters against the signature. The word `auto` leaves one to the function's own default."""
-    given = {k: v for k, v in loss.values.items() if v != "auto"}
-    fields_of = required(loss.target) if not isinstance(loss.target, type) else []
-    own = {k for k in given if k in fields_of}
-    if own:
-        raise ConfigError(f"loss.{sorted(own)[0]} is a field that the data give, not an option")
-    return bind("loss", loss.target, given, filled=(*FILLED["loss"], *fields_of), owner=loss.name)
-
-
-def by_class(loss: Call) -> dict[str, FromTraining]:
-    """The hyperparameters that may hold a number per class, or the word `balanced`, and what the word means."""
-    marks = {key: getattr(hint, "__metadata__", ()) for key, hint in hints(loss.target).items()}
-    return {key: m for key, found in marks.items() for m in found if isinstance(m, FromTraining)}
 
 
 def _own(path: str, schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,55 +225,6 @@ def _call(group: str, given: Mapping[str, Any], choices: Mapping[str, str]) -> C
     rest = {k: v for k, v in given.items() if k != "_target_"}
     values = bind(group, target, rest, filled=FILLED[group], ranges=_RANGES.get(group), owner=name)
     return Call(name, target, values)
-
-
-def _losses(given: Mapping[str, Any], choices: Mapping[str, str]) -> list[Call]:
-    name = str(choices.get("loss", "loss"))
-    targets = given.get("_target_")
-    rest = {k: v for k, v in given.items() if k != "_target_"}
-    calls = [Call(name, locate("loss", t), rest) for t in (targets if isinstance(targets, list) else [targets])]
-    for key in rest:
-        if not any(key in parameters(call.target) for call in calls):
-            bind("loss", calls[0].target, {key: rest[key]}, filled=required(calls[0].target), owner=name)
-    return calls
-
-
-def locate(group: str, path: Any) -> Callable[..., Any]:
-    """The function or class that `_target_` names.
-
-    Raises:
-        ConfigError: it names none, or its module cannot be imported.
-    """
-    from hydra._internal.utils import _locate  # hydra.utils.get_object also logs what it raises
-
-    if isinstance(path, str):
-        _find_in_current_directory(path.partition(".")[0])
-    if not isinstance(path, str):
-        raise ConfigError(f"{group}: its YAML file must have _target_: a function's or class's import path")
-    try:
-        found = _locate(path)
-    except (Exception, SystemExit) as error:  # an import runs the user's module: anything can come out of it
-        reason = first_line(error.__cause__ or error)
-        raise ConfigError(
-            f"{group}._target_: cannot import '{path}' ({reason}); a module of yours is looked for "
-            "in the current directory and on PYTHONPATH"
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"{group}._target_: '{path}' is not a function or class")
-    return found  # type: ignore[no-any-return]
-
-
-def _find_in_current_directory(module: str) -> None:
-    """Let a user's own module be found where they stand, if it is found nowhere else.
-
-    Not before: whatever is optional to a library would be looked for there too, in a stranger's directory as well.
-    """
-    try:
-        found = module in sys.modules or importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return
-    if not found and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
 
 
 def _unresolved(cfg: DictConfig) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def _keys(config: DictConfig) -> list[str]:
 
 def _taken(config: DictConfig, group: str) -> list[str]:
     """What the targets of a group take from the config, listed in their YAML file or not."""
-    from lossbench.config import FILLED, locate
     from lossbench.signatures import parameters, required
+    from lossbench.targets import FILLED, locate
 
     try:
         targets = config[group]["_target_"]

@@ -32,7 +32,7 @@ def probe(config: Config, model: nn.Module, objective: Objective, data: Data, ca
         output = _output(config, model, data, batch, cast)
         _check_scale(config, data, output)
         terms = _terms(config, objective, data, batch, output)
-        _check_moves(config, reduce(terms, objective.reduction), modules)
+        _check_moves(config, reduce([*terms, *objective.penalties()], objective.reduction), modules)
     model.train()
     buffers.restore()
     _check_batch_norm(config, model, data)
@@ -59,10 +59,11 @@ def _output(config: Config, model: nn.Module, data: Data, batch: Batch, cast: Ca
 
 def _check_scale(config: Config, data: Data, output: Tensor) -> None:
     """Refuse probabilities where logits are wanted, and torch's losses on log-probabilities where there are logits."""
-    if data.task.name != "multiclass" or not output.isfinite().all():
+    if data.task.output != "logits" or data.task.name != "multiclass" or not output.isfinite().all():
         return
-    loss, model, output = config.losses[0], config.model.name, output.float()
-    is_log = loss.target in (nn.NLLLoss, nn.functional.nll_loss, nn.KLDivLoss, nn.functional.kl_div)
+    loss, model, output = config.loss, config.model.name, output.float()
+    of_logs = (nn.NLLLoss, nn.functional.nll_loss, nn.KLDivLoss, nn.functional.kl_div)
+    is_log = any(call.target in of_logs for call in loss.calls)
     ones = torch.ones(len(output), device=output.device)
     if bool((output >= 0).all()) and torch.allclose(output.sum(1), ones, atol=1e-3):
         raise ConfigError(
@@ -84,21 +85,35 @@ def _terms(config: Config, objective: Objective, data: Data, batch: Batch, outpu
         raise
     except Exception as error:
         refuse_memory(error)
-        raise ConfigError(f"loss '{config.losses[0].name}': {first_line(error)}") from error
+        raise ConfigError(f"loss '{config.loss.name}': {first_line(error)}") from error
     for term in terms:
-        _check_term(term, len(batch["index"]), accumulates=config.trainer.accumulate > 1)
+        _check_term(term, len(batch["index"]))
+    if config.trainer.accumulate > 1:
+        _check_accumulates(objective, terms)
     return terms
 
 
-def _check_term(term: Term, n: int, *, accumulates: bool) -> None:
+def _check_accumulates(objective: Objective, terms: list[Term]) -> None:
+    """Refuse what cannot be put together from several batches as if they were one."""
+    for term in terms:
+        if term.values.dim() == 0:
+            raise ConfigError(f"loss '{term.name}' gives a scalar, and trainer.accumulate needs a value per example")
+    if len(terms) > 1 and any(term.weights is not None for term in terms):
+        names = ", ".join(term.name for term in terms)
+        raise ConfigError(
+            f"trainer.accumulate takes one weighted loss, and there are several ({names}); set trainer.accumulate=1"
+        )
+    if any(getattr(part, "normalize", False) for part in objective.parts):
+        raise ConfigError("loss.normalize divides by the loss of a whole step; set trainer.accumulate=1")
+
+
+def _check_term(term: Term, n: int) -> None:
     """Values are floating-point numbers, one per example or a scalar; weights go with values per example."""
     for found in (term.values,) if term.weights is None else (term.values, term.weights):
         if not isinstance(found, Tensor) or not found.is_floating_point():
             kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
             raise ConfigError(f"loss '{term.name}' must give a tensor of floating-point numbers, got {kind}")
-    if term.values.dim() == 0 and term.weights is None:
-        if accumulates:
-            raise ConfigError(f"loss '{term.name}' gives a scalar, and trainer.accumulate needs a value per example")
+    if term.values.dim() == 0 and (term.weights is None or term.weights.dim() == 0):
         return
     if tuple(term.values.shape) != (n,):
         raise ConfigError(
@@ -116,7 +131,7 @@ def _check_moves(config: Config, total: Tensor, modules: list[nn.Module]) -> Non
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(total, trained, allow_unused=True) if total.requires_grad else ()
     if all(gradient is None for gradient in gradients):
-        name = config.losses[0].name
+        name = config.loss.name
         raise ConfigError(f"loss '{name}' does not depend on the model's parameters: nothing would be learned")
 
 

@@ -243,9 +243,9 @@ def _finding(
 def _names(player: Player) -> dict[nn.Parameter, str]:
     """Every parameter's name, those of a loss after its own."""
     names = {p: name for name, p in root(player.model).named_parameters()}
-    for part in (leaf for part in player.objective.parts for leaf in part.leaves()):
-        if isinstance(part.function, nn.Module):
-            names |= {p: f"{part.name}.{name}" for name, p in part.function.named_parameters() if p not in names}
+    for leaf in (leaf for part in player.objective.parts for leaf in part.leaves()):
+        if isinstance(leaf.function, nn.Module):
+            names |= {p: f"{leaf.name}.{name}" for name, p in leaf.function.named_parameters() if p not in names}
     return names | {p: f"parameters[{i}]" for i, p in enumerate(player.parameters) if p not in names}
 
 

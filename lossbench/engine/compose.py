@@ -99,7 +99,7 @@ class Uncertain(Sum):
 
 @dataclass(frozen=True)
 class Robust:
-    """One loss whose examples are not averaged: `function(values, *fields, weights=...)` makes the scalar of a batch."""
+    """One loss whose examples are not averaged: `function(values, *fields, weights=...)` gives the batch's scalar."""
 
     part: Part
     function: Callable[..., Tensor]
@@ -131,9 +131,7 @@ class Robust:
         return [Term(term.name, term.coefficient, scalar * size, size)]
 
 
-def weighted_sum(
-    pieces: Pieces, *, weights: Mapping[str, float] | None = None, normalize: bool = False
-) -> list[Piece]:
+def weighted_sum(pieces: Pieces, *, weights: Mapping[str, float] | None = None, normalize: bool = False) -> list[Piece]:
     """The sum of its terms times their weights.
 
     Hyperparameters: `weights` of the terms by name, 1 where none is given; `normalize` divides each term's gradient by
@@ -218,4 +216,3 @@ def _named(key: str, piece: Piece) -> Piece:
 def _name(key: str, name: str, piece: Piece) -> str:
     """What a term is called in the whole."""
     return key if len(piece.names) == 1 else f"{key}.{name}"
-

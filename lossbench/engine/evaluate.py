@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.data import Split, gather
-from lossbench.engine.objective import Objective, sums
+from lossbench.engine.objective import Objective, mean, sums, total
 from lossbench.engine.precision import Cast
 from lossbench.tasks import Task
 
@@ -30,12 +30,15 @@ def evaluate(
     for batch in gather(split, torch.arange(len(split)), batch_size, workers):
         with cast():
             fields = task.forward(model, batch, needs)
-        totals.append([torch.stack(_pair(*sums(term, len(batch["index"])))) for term in objective.terms(fields)])
+        terms = objective.terms(fields)
+        totals.append([torch.stack(_pair(*sums(term, len(batch["index"])))) for term in terms])
         kept.append([fields[name] for name in task.measured])
     for module, training in modes:
         module.training = training
     whole = dict(zip(task.measured, map(torch.cat, zip(*kept, strict=True)), strict=True))
-    metrics = {"loss": _mean(totals), **task.metrics(whole)}
+    penalties = objective.penalties()
+    means = [*_means(totals), *(mean(term) for term in penalties)]
+    metrics = {"loss": total([*terms, *penalties], means), **task.metrics(whole)}
     # Metrics that only sort or compare make numbers out of NaN too: of such outputs every metric is NaN.
     usable = torch.stack([values.isfinite().all() for values in whole.values()]).all()
     numbers = torch.stack([torch.where(usable, value.double(), torch.nan) for value in metrics.values()]).tolist()
@@ -46,7 +49,7 @@ def _pair(value: Tensor, weight: Tensor | int) -> tuple[Tensor, Tensor]:
     return value.double(), torch.as_tensor(weight, dtype=torch.float64, device=value.device)
 
 
-def _mean(totals: list[list[Tensor]]) -> Tensor:
-    """Over the batches of each term, then the sum over terms."""
+def _means(totals: list[list[Tensor]]) -> tuple[Tensor, ...]:
+    """Of each term, over the batches."""
     value, weight = torch.stack([torch.stack(terms) for terms in totals]).sum(0).unbind(-1)
-    return (value / weight).sum()
+    return (value / weight).unbind()

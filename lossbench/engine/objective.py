@@ -150,7 +150,7 @@ class Objective:
 
 
 def mean(term: Term, reduction: Reduction = "mean") -> Tensor:
-    """A term without its coefficient: sum(values) / sum(weights), or the sum alone. Where all weights are 0 it is NaN."""
+    """A term without its coefficient: sum(values) / sum(weights), NaN where all weights are 0; or the sum alone."""
     if reduction == "sum":
         return term.values.sum()
     return term.values.mean() if term.weights is None else term.values.sum() / term.weights.sum()
@@ -160,8 +160,12 @@ def total(terms: Sequence[Term], means: Sequence[Tensor]) -> Tensor:
     """The sum of the terms' means times their coefficients."""
     if not terms:
         raise ValueError("an objective without terms")
-    found = [m if isinstance(t.coefficient, float) and t.coefficient == 1 else t.coefficient * m for t, m in zip(terms, means, strict=True)]
+    found = [m if _is_one(t.coefficient) else t.coefficient * m for t, m in zip(terms, means, strict=True)]
     return found[0] if len(found) == 1 else torch.stack(found).sum()
+
+
+def _is_one(coefficient: float | Tensor) -> bool:
+    return not isinstance(coefficient, Tensor) and coefficient == 1
 
 
 def reduce(terms: Sequence[Term], reduction: Reduction = "mean") -> Tensor:

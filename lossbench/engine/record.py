@@ -40,9 +40,7 @@ class StepRow(NamedTuple):
 FIELDS = StepRow._fields[:-1]  # what every run records of a step
 
 
-def step_row(
-    step: int, epoch: int, lr: float, values: Sequence[float], settings: tuple[float, ...] = ()
-) -> StepRow:
+def step_row(step: int, epoch: int, lr: float, values: Sequence[float], settings: tuple[float, ...] = ()) -> StepRow:
     """A row of (loss, grad_norm, loss_scale, verdict, *details), as a step gives them, and of the step's settings."""
     loss, norm, scale, verdict, *details = values
     return StepRow(step, epoch, loss, lr, norm, scale, SKIPPED[int(verdict)], (*details, *settings))

@@ -18,7 +18,6 @@ from lossbench.optim import Schedule
 from lossbench.seeds import nth
 from lossbench.tasks import Batch, Task
 
-
 Sums = tuple[Tensor, list[Tensor], list[Tensor]]  # the loss, its terms' weights, and what is recorded of the terms
 
 
