@@ -49,8 +49,8 @@ def adaptive_label_smoothing(
 ) -> tuple[Tensor, Tensor]:
     """Label smoothing by the model's own error: eps = max(min_smoothing, base (1 - p_y)), each example its own.
 
-    The target is 1 - eps on the true class and eps / (C - 1) on each other. No gradient flows through eps, so the
-    gradient is that of cross-entropy against fixed targets, not the derivative of the value.
+    The target is 1 - eps on the true class and eps / (C - 1) on each other. eps is detached: the
+    gradient is that of cross-entropy against a fixed target, not the derivative of the value.
 
     Shapes: logits (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
     Hyperparameters: `base`, eps of an example that the model gets entirely wrong; `min_smoothing`, the least eps;
