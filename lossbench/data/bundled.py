@@ -17,6 +17,15 @@ def digits() -> Source:
     return Source(images, data.target, "multiclass", tuple(map(str, data.target_names)))
 
 
+def wine() -> Source:
+    """178 wines of three growers, 13 measurements (UCI, Aeberhard and Forina 1991)."""
+    from sklearn.datasets import load_wine
+
+    data = load_wine()
+    table = numeric_table(data.data, data.feature_names)
+    return Source(table, data.target, "multiclass", tuple(map(str, data.target_names)))
+
+
 def breast_cancer() -> Source:
     """569 tumours, 30 measurements, malignant (0) or benign (1) (Wisconsin, Wolberg et al. 1995)."""
     from sklearn.datasets import load_breast_cancer

@@ -94,6 +94,8 @@ def example(items: Any, row: int) -> Tensor:
     """
     try:
         item = items[row]
+    except DataError:
+        raise
     except Exception as error:  # a user's own code reads it: anything can come out of it
         reason = str(error).partition("\n")[0]
         raise DataError(f"example {row} cannot be read: {type(error).__name__}: {reason}") from error
