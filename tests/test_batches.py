@@ -27,6 +27,7 @@ SPLIT = Split(
     target=20.0 + torch.arange(N),
     weight=30.0 + torch.arange(N),
     rows=torch.arange(N) * 2,
+    group=torch.arange(N) % 3,
 )
 
 
@@ -98,17 +99,60 @@ def test_a_batch_holds_the_examples_of_its_index():
             assert torch.equal(batch["target"], 20.0 + index)
             assert torch.equal(batch["weight"], 30.0 + index)
 
+            assert torch.equal(batch["group"], index % 3)
 
-def test_without_weights_a_batch_has_none():
-    (batch,) = gather(replace(SPLIT, weight=None), torch.arange(3), 4)
+
+def test_without_weights_and_groups_a_batch_has_none():
+    (batch,) = gather(replace(SPLIT, weight=None, group=None), torch.arange(3), 4)
     assert list(batch) == ["input", "target", "index"]
 
 
 def test_some_examples_of_a_split():
     some = SPLIT.take(torch.tensor([7, 2]))
     assert (len(some), some.rows.tolist(), some.target.tolist()) == (2, [14, 4], [27, 22])
+    assert (some.weight.tolist(), some.group.tolist()) == ([37, 32], [1, 2])
     (batch,) = gather(some, torch.tensor([1, 0]), 4)
     assert batch["input"].tolist() == [[12], [17]]
+
+
+RARE = replace(SPLIT, target=torch.tensor([0, 2, 2, 2, 2, 2, 2, 2, 2, 5]))  # classes 1, 3 and 4 have no example
+
+
+def test_a_balanced_order_draws_each_class_equally_often():
+    """Of 9,000 draws 3,000 a class, give or take 4 x 45; class 2's eight examples share theirs, 375 each."""
+    balanced = Batches(RARE, batch_size=4, sampler="balanced")
+    drawn = torch.cat([balanced.order(epoch) for epoch in range(900)]).bincount(minlength=N)
+    assert drawn.sum() == 9000
+    assert (drawn[[0, 9]] - 3000).abs().max() < 180
+    assert (drawn[1:9] - 375).abs().max() < 80
+
+
+@pytest.mark.parametrize("target", [torch.tensor([0.0] * 9 + [1.0]), torch.tensor([0] * 9 + [1])], ids=["0/1", "ids"])
+def test_a_balanced_order_of_two_classes(target):
+    orders = [Batches(replace(SPLIT, target=target), batch_size=4, sampler="balanced").order(e) for e in range(300)]
+    assert abs(sum(int((order == 9).sum()) for order in orders) - 1500) < 110
+
+
+def test_a_balanced_order_is_a_function_of_seed_and_epoch_and_as_long_as_any():
+    balanced = Batches(RARE, batch_size=4, sampler="balanced", seed=7)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    later, first = balanced.order(3), balanced.order(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    again = Batches(RARE, batch_size=2, sampler="balanced", seed=7, accumulate=2, workers=2)
+    assert torch.equal(again.order(0), first)
+    assert torch.equal(again.order(3), later)
+    assert (
+        len({tuple(Batches(RARE, batch_size=4, sampler="balanced", seed=s).order(0).tolist()) for s in range(9)}) == 9
+    )
+    assert [[len(batch["index"]) for batch in step] for step in balanced.epoch(0)] == [[4], [4], [2]]
+    assert (balanced.steps_per_epoch, balanced.examples_per_epoch, len(first)) == (3, 10, 10)
+
+
+def test_where_nothing_is_asked_every_example_comes_once():
+    orders = [Batches(RARE, batch_size=4, **options).order(2).tolist() for options in ({}, {"sampler": "shuffle"})]
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == list(range(N))
 
 
 class Items(Dataset):
@@ -201,13 +245,14 @@ def test_an_evaluation_reads_the_same_every_time():
     assert inputs(gather(split, every, 4)) == inputs(gather(split, every, 4, workers=2)) == first
 
 
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 @pytest.mark.parametrize("kind", ["tensor", "read"])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_steps_that_are_skipped_change_nothing_in_the_others(kind, workers, accumulate):
+def test_steps_that_are_skipped_change_nothing_in_the_others(kind, workers, accumulate, sampler):
     """28 training rows in batches of 4: 7 batches, so 3 steps of 3, 3 and 1 of them."""
     split = ready(POINTS if kind == "tensor" else Items(drawn)).train
-    batches = Batches(split, batch_size=4, accumulate=accumulate, seed=3, workers=workers)
+    batches = Batches(split, batch_size=4, sampler=sampler, accumulate=accumulate, seed=3, workers=workers)
     whole = [inputs(step) for step in batches.epoch(2)]
     for skip in range(batches.steps_per_epoch + 1):
         assert [inputs(step) for step in batches.epoch(2, skip=skip)] == whole[skip:]
@@ -228,11 +273,12 @@ def test_what_is_skipped_is_not_read():
     assert [len(batch["index"]) for batch in last] == [4]
 
 
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("kind", ["tensor", "read"])
-def test_each_step_can_be_had_again(kind, drop_last):
+def test_each_step_can_be_had_again(kind, drop_last, sampler):
     split = ready(POINTS if kind == "tensor" else Items(drawn)).train
-    batches = Batches(split, batch_size=8, accumulate=2, seed=3, workers=2, drop_last=drop_last)
+    batches = Batches(split, batch_size=8, sampler=sampler, accumulate=2, seed=3, workers=2, drop_last=drop_last)
     steps = [step for epoch in range(3) for step in batches.epoch(epoch)]
     before = streams()
     for number, step in enumerate(steps, 1):

@@ -15,10 +15,11 @@ from torch.utils.data import Dataset
 from lossbench.data import encoding as encodings
 from lossbench.data import strict
 from lossbench.data.encoding import Encoding
+from lossbench.data.roles import example_weights
 from lossbench.data.rowwise import TIMEOUT, Rowwise
 from lossbench.data.source import Source
 from lossbench.data.split import Ready, Split
-from lossbench.data.target import as_task, as_trained, check_target, class_count, example_weights, task_of
+from lossbench.data.target import as_task, as_trained, check_target, class_count, task_of
 from lossbench.errors import CheckpointError, ConfigError
 from lossbench.tasks import TASKS, Multiclass, Regression, SoftLabels, Task
 from lossbench.tasks.output import ONE_OF_MANY, YES_OR_NO

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lossbench.data.rowwise import TIMEOUT
 from lossbench.data.sampler import Sampler
 from lossbench.data.source import Source
+from lossbench.data.target import task_of
 from lossbench.errors import ConfigError
 
 
@@ -46,41 +46,21 @@ class DatasetOptions:
     timeout: Annotated[float, "(0, inf)"] = TIMEOUT
 
 
-NUMBERS, CLASSES = "numbers to predict", "classes to predict"
-LABELS, SOFT = "any number of labels per example", "soft labels"
-
 _DOES = {
     "imbalance": "imbalance thins classes",
     "label_noise": "label_noise replaces classes",
     "outliers": "outliers moves numbers",
     "sampler": "sampler=balanced draws each class equally often",
 }
-_TAKES = {
-    NUMBERS: ("outliers",),
-    CLASSES: ("imbalance", "label_noise", "sampler"),
-    LABELS: ("label_noise",),
-    SOFT: (),
+_OF_CLASSES = ("classes to predict", ("imbalance", "label_noise", "sampler"))
+_TAKES = {  # by task: what the data set has, and which of these options mean something there
+    "regression": ("numbers to predict", ("outliers",)),
+    "binary": _OF_CLASSES,
+    "multiclass": _OF_CLASSES,
+    "multilabel": ("any number of labels per example", ("label_noise",)),
+    "soft_labels": ("soft labels", ()),
 }
-_SPOIL = ("label_noise", "outliers")
-
-
-def holds(source: Source) -> str:
-    """What the targets are: NUMBERS, CLASSES, LABELS or SOFT."""
-    if source.task == "regression":
-        return NUMBERS
-    if source.task == "multilabel":
-        return LABELS
-    return CLASSES if source.target.ndim == 1 else SOFT
-
-
-def strata(source: Source, shares: SplitShares) -> NDArray[Any] | None:
-    """The class of each row, where there are classes and they are to keep their shares."""
-    return source.target if shares.stratify and holds(source) == CLASSES else None
-
-
-def class_count(source: Source) -> int:
-    """How many classes a data set of classes has."""
-    return 2 if source.task == "binary" else len(source.classes) or int(np.max(source.target)) + 1
+_SPOILS = ("label_noise", "outliers")
 
 
 def refuse_misfits(options: DatasetOptions, source: Source) -> None:
@@ -89,10 +69,15 @@ def refuse_misfits(options: DatasetOptions, source: Source) -> None:
     Raises:
         ConfigError: the first one, with the option that does the same for such targets if there is one.
     """
-    found = holds(source)
+    has, takes = _TAKES[task_of(source)]
     for key, does in _DOES.items():
-        if getattr(options, key) in (None, "shuffle") or key in _TAKES[found]:
+        if getattr(options, key) in (None, "shuffle") or key in takes:
             continue
-        others = [other for other in _TAKES[found] if {key, other} <= set(_SPOIL)]
+        others = [other for other in _SPOILS if key in _SPOILS and other in takes]
         mend = f"; dataset.{others[0]} spoils those" if others else ""
-        raise ConfigError(f"dataset.{does}, and this data set has {found}{mend}")
+        raise ConfigError(f"dataset.{does}, and this data set has {has}{mend}")
+
+
+def strata(source: Source, shares: SplitShares) -> NDArray[Any] | None:
+    """The class of each row, where there are classes and they are to keep their shares."""
+    return source.target if shares.stratify and task_of(source) in ("binary", "multiclass") else None

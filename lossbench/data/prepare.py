@@ -9,13 +9,13 @@ import torch
 
 from lossbench.data.encoding import learn
 from lossbench.data.fitted import Fitted
-from lossbench.data.groups import group_ids
 from lossbench.data.options import DatasetOptions, SplitShares, refuse_misfits
+from lossbench.data.roles import example_weights, group_ids
 from lossbench.data.source import Source
 from lossbench.data.split import Ready, Split, split_rows
 from lossbench.data.spoil import spoiled, thinned
 from lossbench.data.table import Table
-from lossbench.data.target import as_task, check_target, example_weights, learn_task
+from lossbench.data.target import as_task, check_target, learn_task
 from lossbench.errors import DataError
 from lossbench.tasks import Task
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from lossbench.data.options import LABELS, DatasetOptions, SplitShares, class_count, holds, strata
+from lossbench.data.options import DatasetOptions, SplitShares, strata
 from lossbench.data.source import Source
 from lossbench.data.table import Rows
+from lossbench.data.target import id_count
 from lossbench.seeds import derive
 
 
@@ -30,9 +31,9 @@ def thinned(source: Source, train: Rows, options: DatasetOptions, shares: SplitS
 def spoiled(source: Source, train: Rows, options: DatasetOptions, seed: int) -> NDArray[Any]:
     """Every row's target, those of the training rows with `label_noise` or `outliers`."""
     if options.label_noise is not None:
-        if holds(source) == LABELS:
+        if source.task == "multilabel":
             return flipped(source.target, train, options.label_noise, seed)
-        return label_noise(source.target, train, options.label_noise, class_count(source), seed)
+        return label_noise(source.target, train, options.label_noise, id_count(source), seed)
     if options.outliers is not None:
         return outliers(source.target, train, options.outliers, options.outlier_size, seed)
     return source.target

@@ -1,4 +1,4 @@
-"""Targets and example weights: checked, and as the losses take them."""
+"""Targets: checked, and as the losses take them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lossbench.data.scale import LARGEST, moments, narrow, unusable
+from lossbench.data.scale import moments, narrow, unusable
 from lossbench.data.source import Source
-from lossbench.data.table import Rows, Table
+from lossbench.data.table import Rows
 from lossbench.errors import ConfigError, DataError
 from lossbench.tasks import Binary, Multiclass, Multilabel, Regression, SoftLabels, Task
 
@@ -88,12 +88,17 @@ def _check_ids(source: Source) -> None:
     target = source.target
     if source.task == "multiclass" and target.dtype.kind not in "iu":
         raise ConfigError(f"class ids must be whole numbers, got {target.dtype}; task 'regression' is for numbers")
-    count = 2 if source.task == "binary" else len(source.classes) or int(target.max()) + 1
+    count = id_count(source)
     wrong = np.flatnonzero((target < 0) | (target >= count) | (target != np.floor(target)))
     if len(wrong):
         raise DataError(
             f"label {target[wrong[0]]} at example {wrong[0]}, but there are {count} classes: 0 to {count - 1}"
         )
+
+
+def id_count(source: Source) -> int:
+    """How many classes a data set of class ids has."""
+    return 2 if source.task == "binary" else len(source.classes) or int(source.target.max()) + 1
 
 
 def learn_task(source: Source, train: Rows) -> Task:
@@ -110,7 +115,7 @@ def learn_task(source: Source, train: Rows) -> Task:
         return Multilabel(values.shape[1])
     if values.ndim == 2:
         return SoftLabels(values.shape[1], tuple(values.sum(0).tolist()))
-    classes = len(source.classes) or int(source.target.max()) + 1
+    classes = id_count(source)
     counts = np.bincount(values.astype(np.int64), minlength=classes)
     return Multiclass(classes, tuple(map(float, counts)))
 
@@ -204,26 +209,3 @@ def listed(names: tuple[str, ...], n: int = 12) -> str:
     """The names in brackets, to follow what they are; nothing where there are none."""
     more = f", ... {len(names) - n} more" if len(names) > n else ""
     return f" ({', '.join(names[:n])}{more})" if names else ""
-
-
-def example_weights(features: Any, name: str) -> tuple[Any, NDArray[np.float32]]:
-    """The features without the column of example weights, and that column.
-
-    Raises:
-        ConfigError: the data set has no columns.
-        DataError: no such column, or weights that cannot be.
-    """
-    if not isinstance(features, Table):
-        raise ConfigError(f"dataset.weight={name} names a column, and this data set has none")
-    column, features = features.pop(name, "dataset.weight")
-    if column.dtype.kind not in "biuf":
-        raise DataError(f"dataset.weight: column '{name}' holds text; weights are numbers of at least 0")
-    wrong = np.flatnonzero(~((column >= 0) & (column <= LARGEST)))
-    if len(wrong):
-        raise DataError(
-            f"dataset.weight: column '{name}' is {column[wrong[0]]} at example {wrong[0]}; "
-            "weights are finite numbers of at least 0"
-        )
-    if not features.columns:
-        raise DataError("no column is left as a feature")
-    return features, column.astype(np.float32)
