@@ -1,21 +1,28 @@
-"""The metrics against scikit-learn, torchmetrics and plain loops; the tasks' fields."""
+"""The metrics against scikit-learn, torchmetrics and plain loops."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
     f1_score,
     log_loss,
     mean_absolute_error,
+    mean_pinball_loss,
+    mean_poisson_deviance,
     mean_squared_error,
     r2_score,
+    recall_score,
     roc_auc_score,
 )
 
-from lossbench.tasks import TASKS, Binary, Multiclass, Regression, metrics
+from lossbench.tasks import Binary, Multiclass, Multilabel, Regression, SoftLabels, metrics
 
 NAN = math.nan
 
@@ -60,13 +67,15 @@ def examples(task, n=200, seed=0):
     target = {
         "regression": hidden[:, 0],
         "binary": (hidden[:, 0] > 0).float(),
+        "multilabel": (hidden > 0).float(),
         "multiclass": hidden.argmax(1),
+        "soft_labels": hidden.softmax(1),
     }
     return out, target[task.name]
 
 
 def measured(task, out, target):
-    fields = task.forward(lambda x: x, {"input": out, "target": target}, task.pair)
+    fields = task.forward(lambda x: x, {"input": out, "target": target}, task.measured)
     return {name: value.item() for name, value in task.metrics(fields).items()}
 
 
@@ -109,25 +118,41 @@ def test_binary_metrics_are_scikit_learns(seed, decimals):
     scores = rng.normal(size=150) + targets
     scores = scores if decimals is None else scores.round(decimals)
     ours, there = torch.from_numpy(scores), torch.from_numpy(targets)
-    assert metrics.auroc(ours, there).item() == approx(roc_auc_score(targets, scores))
+    auroc, average_precision = metrics.ranking(ours, there)
+    assert auroc.item() == approx(roc_auc_score(targets, scores))
+    assert average_precision.item() == approx(average_precision_score(targets, scores))
     assert metrics.f1(ours > 0, there).item() == approx(f1_score(targets, scores > 0))
 
 
 @pytest.mark.parametrize(
-    ("scores", "targets", "expected"),
+    ("scores", "targets", "auroc", "precision"),
     [
-        (tensor(1, 2, 3, 4), yes(0, 0, 1, 1), 1),
-        (tensor(1, 2, 3, 4), yes(1, 1, 0, 0), 0),
-        (tensor(3, 1, 2), yes(0, 0, 1), 0.5),  # of the two pairs, one is in order
-        (tensor(1, 1, 2), yes(0, 1, 1), 0.75),  # a tie is half a pair
-        (tensor(7, 7, 7, 7), yes(0, 1, 0, 0), 0.5),
-        (tensor(-math.inf, 0, math.inf), yes(0, 1, 1), 1),
-        (tensor(1, 2, 3), yes(1, 1, 1), NAN),
-        (tensor(1, 2, 3), yes(0, 0, 0), NAN),
+        (tensor(1, 2, 3, 4), yes(0, 0, 1, 1), 1, 1),
+        (tensor(1, 2, 3, 4), yes(1, 1, 0, 0), 0, 5 / 12),  # the positives are third and last: (1/3 + 2/4) / 2
+        (tensor(3, 1, 2), yes(0, 0, 1), 0.5, 0.5),  # of the two pairs, one is in order
+        (tensor(1, 1, 2), yes(0, 1, 1), 0.75, 5 / 6),  # a tie is half a pair; both of it come in at 2/3
+        (tensor(7, 7, 7, 7), yes(0, 1, 0, 0), 0.5, 0.25),
+        (tensor(-math.inf, 0, math.inf), yes(0, 1, 1), 1, 1),
+        (tensor(1, 2, 3), yes(1, 1, 1), NAN, 1),
+        (tensor(1, 2, 3), yes(0, 0, 0), NAN, NAN),
     ],
 )
-def test_auroc_by_hand(scores, targets, expected):
-    assert metrics.auroc(scores, targets).item() == approx(expected)
+def test_ranking_by_hand(scores, targets, auroc, precision):
+    found = metrics.ranking(scores, targets)
+    assert [value.item() for value in found] == [approx(auroc), approx(precision)]
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_ranking_of_columns_is_their_mean_without_those_that_have_one_class(decimals):
+    rng = np.random.default_rng(0)
+    targets = rng.random((80, 5)) < 0.3
+    targets[:, 1], targets[:, 3] = True, False
+    scores = (rng.normal(size=(80, 5)) + targets).round(16 if decimals is None else decimals)
+    auroc, precision = metrics.ranking(torch.from_numpy(scores), torch.from_numpy(targets))
+    both = [0, 2, 4]
+    assert auroc.item() == approx(roc_auc_score(targets[:, both], scores[:, both], average="macro"))
+    there = [0, 1, 2, 4]
+    assert precision.item() == approx(average_precision_score(targets[:, there], scores[:, there], average="macro"))
 
 
 @pytest.mark.parametrize(
@@ -185,6 +210,20 @@ def test_calibration_error_is_torchmetrics(seed):
     assert measured(task, out, target)["ece"] == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("decimals", [16, 1])
+def test_ranking_is_torchmetrics(decimals):
+    theirs = pytest.importorskip("torchmetrics.functional.classification")
+    task = Multilabel(6)
+    out, target = examples(task, 500)
+    scores = out.double().round(decimals=decimals)
+    auroc, precision = metrics.ranking(scores, target > 0)
+    probs, there = scores.sigmoid(), target.long()
+    assert auroc.item() == pytest.approx(theirs.multilabel_auroc(probs, there, 6).item(), rel=1e-6)
+    expected = theirs.multilabel_average_precision(probs, there, 6)
+    assert precision.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(60,), (60, 3)])
 def test_r2_is_scikit_learns(shape):
     rng = np.random.default_rng(0)
@@ -224,10 +263,64 @@ def test_multiclass_metrics(seed):
     out, target = examples(task, seed=seed)
     target[target == 4] = 1  # a class that the labels miss
     found, probs, predicted = measured(task, out, target), softmax(out.double()), out.argmax(1)
+    there, seen = np.eye(6)[target], [0, 1, 2, 3, 5]
     assert found["accuracy"] == approx(accuracy_score(target, predicted))
+    assert found["error_rate"] == approx(1 - found["accuracy"])
     assert found["macro_f1"] == approx(f1_score(target, predicted, average="macro"))
+    recalls = recall_score(target, predicted, labels=seen, average=None)
+    assert found["balanced_accuracy"] == approx(recalls.mean())
+    assert found["worst_recall"] == approx(recalls.min())
+    assert [found[f"recall/{k}"] for k in range(6)] == [approx(r) for r in [*recalls[:4], NAN, recalls[4]]]
+    assert found["auroc"] == approx(roc_auc_score(there[:, seen], probs[:, seen], average="macro"))
+    assert found["average_precision"] == approx(average_precision_score(there[:, seen], probs[:, seen]))
     assert found["nll"] == approx(log_loss(target, probs, labels=range(6)))
+    assert found["brier"] == approx(((probs - there) ** 2).sum(1).mean())
     assert found["ece"] == approx(binned_gap(probs.max(1).tolist(), (predicted == target).tolist()))
+
+
+def test_many_classes_have_no_recall_each():
+    few, many = Multiclass(20), Multiclass(21)
+    assert [name for name in few.directions if "/" in name] == [f"recall/{k}" for k in range(20)]
+    assert not any("/" in name for name in (*many.directions, *measured(many, *examples(many))))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hard_soft_labels_are_measured_as_class_ids(seed):
+    hard, soft = Multiclass(5), SoftLabels(5)
+    out, target = examples(hard, seed=seed)
+    assert measured(soft, out, torch.eye(5)[target]) == {k: approx(v) for k, v in measured(hard, out, target).items()}
+
+
+def test_soft_label_metrics():
+    """p = (3/4, 1/4) for targets of (3/4, 1/4), (1/4, 3/4): the first is right, the second is not."""
+    out = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log().expand(2, 2)
+    target = torch.tensor([[0.75, 0.25], [0.25, 0.75]], dtype=torch.float64)
+    found = {
+        name: value.item() for name, value in SoftLabels(2).metrics({"logits": out, "soft_labels": target}).items()
+    }
+    assert found["accuracy"] == found["error_rate"] == approx(0.5)
+    assert found["nll"] == approx(math.log(4) - math.log(3) / 2)
+    assert found["brier"] == approx(0.25)  # (0 + 2 x 1/4) / 2
+    assert found["ece"] == approx(0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_multilabel_metrics(seed):
+    task = Multilabel(4)
+    out, target = examples(task, seed=seed)
+    target[:, 2] = 0  # a label that is never there, and sometimes predicted
+    found, scores, predicted = measured(task, out, target), out.double(), out > 0
+    seen, p = [0, 1, 3], out.double().sigmoid()
+    assert found["accuracy"] == approx((predicted == target.bool()).double().mean().item())
+    assert found["exact_match"] == approx(accuracy_score(target, predicted))
+    assert found["macro_f1"] == approx(f1_score(target, predicted, average="macro"))
+    assert found["micro_f1"] == approx(f1_score(target, predicted, average="micro"))
+    assert found["auroc"] == approx(roc_auc_score(target[:, seen], scores[:, seen]))
+    assert found["average_precision"] == approx(average_precision_score(target[:, seen], scores[:, seen]))
+    assert found["nll"] == approx(np.mean([log_loss(target[:, k], p[:, k], labels=[0, 1]) for k in range(4)]))
+    assert found["brier"] == approx(((p - target) ** 2).mean().item())
+    right = (predicted == target.bool()).flatten().tolist()
+    assert found["ece"] == approx(binned_gap(torch.maximum(p, 1 - p).flatten().tolist(), right))
 
 
 def test_multiclass_metrics_where_all_are_predicted_the_same():
@@ -248,8 +341,16 @@ def test_binary_metrics(seed):
     p, predicted = score.sigmoid(), (score > 0).double()
     found = measured(task, out, target)
     assert found["accuracy"] == approx(accuracy_score(target, predicted))
+    assert found["error_rate"] == approx(1 - found["accuracy"])
     assert found["f1"] == approx(f1_score(target, predicted))
+    assert found["macro_f1"] == approx(f1_score(target, predicted, average="macro"))
+    assert found["balanced_accuracy"] == approx(balanced_accuracy_score(target, predicted))
+    recalls = recall_score(target, predicted, average=None)
+    assert [found["recall/0"], found["recall/1"]] == [approx(recall) for recall in recalls]
+    assert found["worst_recall"] == approx(min(recalls))
     assert found["auroc"] == approx(roc_auc_score(target, score))
+    assert found["average_precision"] == approx(average_precision_score(target, score))
+    assert found["brier"] == approx(brier_score_loss(target, p))
     assert found["nll"] == approx(log_loss(target, p))
     # of the class that is predicted, as for many classes
     assert found["ece"] == approx(binned_gap(torch.maximum(p, 1 - p).tolist(), (predicted == target).tolist()))
@@ -263,6 +364,7 @@ def test_binary_metrics_with_one_class_only(target, accuracy, f1):
     assert found["accuracy"] == approx(accuracy)
     assert found["f1"] == approx(f1)
     assert math.isnan(found["auroc"])
+    assert found["balanced_accuracy"] == found["worst_recall"] == approx(accuracy)
     assert found["nll"] == pytest.approx(accuracy * math.log(4 / 3) + (1 - accuracy) * math.log(4), rel=1e-6)
 
 
@@ -298,62 +400,79 @@ def test_regression_units_by_hand():
     assert found["r2"].item() == approx(-9)
 
 
-EACH_TASK = pytest.mark.parametrize("task", [Regression(), Binary(), Multiclass(3)], ids=lambda task: task.name)
+QUANTILES = Regression(mean=150.0, std=75.0).suited(["pred_quantiles", "target"], levels=(0.1, 0.5, 0.8, 0.9))
+VARIANCE = Regression(mean=150.0, std=75.0).suited(["pred", "target", "variance"])
 
 
-def test_each_task_is_tested():
-    assert set(TASKS) == {"regression", "binary", "multiclass"}
+@pytest.mark.parametrize("seed", range(3))
+def test_quantile_metrics(seed):
+    out, target = examples(QUANTILES, seed=seed)
+    true, quantiles = (75 * x.double().numpy() + 150 for x in (target, out))
+    found = measured(QUANTILES, out, target)
+    each = [mean_pinball_loss(true, quantiles[:, k], alpha=q) for k, q in enumerate(QUANTILES.levels)]
+    assert found["pinball"] == approx(np.mean(each))
+    inside = [a <= t <= b for t, a, b in zip(true, quantiles[:, 0], quantiles[:, 3], strict=True)]
+    assert found["coverage"] == approx(np.mean(inside))
+    assert found["interval_width"] == approx((quantiles[:, 3] - quantiles[:, 0]).mean())
+    assert found["crossing_rate"] == approx(np.mean([list(row) != sorted(row) for row in quantiles]))
+    assert found["mae"] == approx(mean_absolute_error(true, quantiles[:, 1]))
+    assert next(iter(QUANTILES.directions)) == "pinball"
 
 
-@EACH_TASK
-def test_metrics_are_float64_scalars_with_a_direction(task):
+@pytest.mark.parametrize("level", [0.2, 0.5])
+def test_a_value_that_is_a_quantile(level):
+    task = Regression(mean=150.0, std=75.0).suited(["pred", "target"], levels=[level])
     out, target = examples(task)
-    found = task.metrics(task.forward(lambda x: x, {"input": out, "target": target}, task.pair))
-    assert list(found) == list(task.directions)
-    assert set(task.directions.values()) <= {"max", "min"}
-    assert all(value.dtype == torch.float64 and value.shape == () for value in found.values())
+    true, pred = (75 * x.double().numpy() + 150 for x in (target, out[:, 0]))
+    found = measured(task, out, target)
+    assert list(found) == ["pinball", "coverage", "rmse", "mae", "r2"]
+    assert found["pinball"] == approx(mean_pinball_loss(true, pred, alpha=level))
+    assert found["coverage"] == approx(np.mean(true <= pred))
 
 
-@EACH_TASK
-def test_forward_gives_what_is_needed_and_no_more(task):
-    out, target = examples(task)
-    batch = {"input": out, "target": target}
-    for needs in [*((name,) for name in task.fields), task.pair, task.fields, ()]:
-        fields = task.forward(lambda x: x, batch, needs)
-        assert set(fields) == set(needs)
-        assert all(len(value) == len(out) for value in fields.values())
+def test_intervals_by_hand():
+    """Targets 1, 2, 3 in [1, 2], [1, 2] crossed in the middle, [4, 3]: two are inside."""
+    quantiles = torch.tensor([[1, 1.5, 2], [1, 0.5, 2], [4, 3.5, 3]], dtype=torch.float64)
+    found = {**metrics.interval(quantiles, tensor(1, 2, 3)), "crossing_rate": metrics.crossing_rate(quantiles)}
+    assert {name: value.item() for name, value in found.items()} == {
+        "coverage": approx(2 / 3),
+        "interval_width": approx(1 / 3),
+        "crossing_rate": approx(2 / 3),
+    }
 
 
-@EACH_TASK
-def test_forward_passes_the_examples_weights_on_where_there_are_any(task):
-    out, target = examples(task)
-    weight = torch.rand(len(out))
-    batch = {"input": out, "target": target, "weight": weight}
-    fields = task.forward(lambda x: x, batch, task.pair)
-    assert set(fields) == {*task.pair, "weight"}
-    assert torch.equal(fields["weight"], weight)
+@pytest.mark.parametrize("seed", range(3))
+def test_variance_metrics_are_those_of_a_gaussian(seed):
+    out, target = examples(VARIANCE, seed=seed)
+    true, pred = (75 * x.double().numpy() + 150 for x in (target, out[:, 0]))
+    variance = VARIANCE.forward(lambda x: x, {"input": out}, ["variance"])["variance"]
+    gaussian = norm(pred, 75 * variance.double().sqrt().numpy())
+    low, middle, high = (gaussian.ppf(q) for q in (0.1, 0.5, 0.9))
+    found = measured(VARIANCE, out, target)
+    assert found["nll"] == approx(-gaussian.logpdf(true).mean())
+    pairs = ((low, 0.1), (middle, 0.5), (high, 0.9))
+    assert found["pinball"] == approx(np.mean([mean_pinball_loss(true, x, alpha=q) for x, q in pairs]))
+    assert found["coverage"] == approx(np.mean((low <= true) & (true <= high)))
+    assert found["interval_width"] == approx((high - low).mean())
+    assert found["rmse"] == approx(math.sqrt(mean_squared_error(true, pred)))
+    assert next(iter(VARIANCE.directions)) == "nll"
 
 
-@EACH_TASK
-def test_forward_gives_float32_and_lets_the_gradient_through(task):
-    out, target = examples(task)
-    scale = torch.ones((), dtype=torch.bfloat16, requires_grad=True)
-    batch = {"input": out.bfloat16(), "target": target}
-    field = task.forward(lambda x: x * scale, batch, task.pair)[task.pair[0]]
-    assert field.dtype == torch.float32
-    assert torch.autograd.grad(field.square().sum(), scale)[0] > 0
+@pytest.mark.parametrize("seed", range(3))
+def test_rate_metrics(seed):
+    task = Regression(mean=2.5, std=1.5).suited(["log_rate", "counts"])
+    g = torch.Generator().manual_seed(seed)
+    out = torch.randn(200, 1, generator=g)
+    counts = torch.poisson(2.5 * out[:, 0].exp(), generator=g)
+    found = measured(task, out, (counts - 2.5) / 1.5)
+    rate = 2.5 * out[:, 0].double().exp()
+    assert found["deviance"] == pytest.approx(mean_poisson_deviance(counts, rate), rel=1e-6)  # counts are in float32
+    assert found["rmse"] == pytest.approx(math.sqrt(mean_squared_error(counts, rate)), rel=1e-6)
+    assert found["r2"] == pytest.approx(r2_score(counts, rate), rel=1e-6)
+    assert next(iter(task.directions)) == "deviance"
 
 
-def test_forward_shapes_and_probabilities():
-    x = torch.tensor([[0.0], [math.log(3)]])
-    fields = Binary().forward(lambda x: x, {"input": x, "target": torch.zeros(2)}, Binary.fields)
-    assert fields["logits"].shape == (2,)
-    assert fields["probs"].tolist() == pytest.approx([0.5, 0.75])
-
-    x = torch.tensor([[1.0, 2.0, 5.0]]).log()
-    fields = Multiclass(3).forward(lambda x: x, {"input": x, "target": ids(0)}, Multiclass.fields)
-    assert fields["probs"].tolist()[0] == pytest.approx([0.125, 0.25, 0.625])
-    assert fields["log_probs"].exp().tolist()[0] == pytest.approx([0.125, 0.25, 0.625])
-
-    x = torch.ones(4, 1)
-    assert Regression().forward(lambda x: x, {"input": x, "target": x[:, 0]}, ["pred"])["pred"].shape == (4,)
+def test_rates_far_out_have_finite_errors():
+    task = Regression(mean=2.5, std=1.5).suited(["log_rate", "counts"])
+    found = measured(task, torch.tensor([[100.0], [-100.0]]), torch.tensor([0.0, -1.0]))
+    assert all(map(math.isfinite, found.values()))
