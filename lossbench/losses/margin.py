@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from lossbench.losses.binary import bce
@@ -26,7 +27,8 @@ def hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
     Source: Cortes and Vapnik 1995, "Support-Vector Networks"; equals scikit-learn's `hinge_loss`. It is not torch's
     `hinge_embedding_loss`, which is about distances.
     """
-    return _by_margin(lambda s: (margin - s).clamp_min(0), logits, targets)
+    # At the margin itself the slope is -1, as in scikit-learn: with margin 0 a model could not leave 0 otherwise.
+    return _by_margin(lambda s: torch.where(s <= margin, margin - s, 0), logits, targets)
 
 
 def squared_hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
