@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lossbench.losses.shape import per_example
 
-_SMALLEST_SCALE = 1e-5  # the likelihood of a perfect fit grows without bound as the scale goes to 0
+_SMALLEST_SCALE = 0.01  # at a perfect fit the likelihood would draw the scale to 0, and gradients grow as 1 / scale
 _REACH, _STEPS = 32.0, 512  # exp(-32) of the integral is left out at either end
 
 
@@ -39,13 +39,13 @@ class AdaptiveRobust(nn.Module):
     """General robust loss whose shape and scale are learned with the model, or fixed.
 
     Learned, it is a negative log-likelihood, rho(e, a, c) + log c + log Z(a), with rho as in `adaptive_robust`, the
-    shape a in (0, 2), the scale c above 1e-5, and Z the integral of exp(-rho): that term is what keeps the shape from
+    shape a in (0, 2), the scale c above 0.01, and Z the integral of exp(-rho): that term is what keeps the shape from
     falling until no error counts. Fixed, it is rho.
 
     Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
     Hyperparameters: `shape` a, 2 squared, 1 Charbonnier, 0 Cauchy, -2 Geman-McClure, -inf Welsch; `scale` c, the
     error at which it leaves the parabola, in the target's (standardised) units; `learn`, whether they are where
-    training starts (then 0 < shape < 2) or stay as they are.
+    training starts (then 0 < shape < 2 and scale > 0.01) or stay as they are.
     Source: Barron 2019, "A General and Adaptive Robust Loss Function".
     """
 
