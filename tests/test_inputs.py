@@ -87,6 +87,33 @@ def test_classes_are_known_as_the_training_read_them(tmp_path, classes, cells, i
     assert len(trained.split(source, CPU)) == 3
 
 
+def test_labels_are_read_by_the_names_of_their_columns(tmp_path):
+    text = "a,wet,dry\n" + "".join(f"{i},{i % 2},{i % 3 % 2}\n" for i in range(60))
+    trained = fitted(csv(path=str(write(tmp_path / "train.csv", text)), target=["wet", "dry"]))
+    path = write(tmp_path / "rows.csv", "dry,more,a,wet\n1,x,3,1.0\n1,y,4,0\n")
+    split = trained.split(read_source(trained, path=str(path), target=["dry", "wet"]), CPU)
+    assert split.target.tolist() == [[1, 1], [0, 1]]
+    for target, text, kind, message in [
+        ("dry", "a,dry\n1,1\n", ConfigError,
+         "the model was trained for task multilabel: dataset.target must be a list of columns"),
+        (["wet", "dry"], "a,wet,dry\n1,0,1\n1,0,2\n", DataError,
+         "the target 'dry', line 3: '2' is not 0 or 1, as each of several labels is"),
+        (["wet", "dry"], "a,wet,dry\n1,yes,1\n", DataError,
+         "the target 'wet', line 2: 'yes' is not 0 or 1, as each of several labels is"),
+        (["wet", "dry"], "a,wet,dry\n1,,1\n", DataError, "the target 'wet' is missing in 1 row, first at line 2"),
+        (["wet", "a"], "a,wet,dry\n1,1,1\n", ConfigError,
+         "dataset.target names 'a', and the model was trained with that column as a feature"),
+    ]:  # fmt: skip
+        with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+            read_source(trained, path=str(write(path, text)), target=target)
+
+
+def test_one_target_is_one_column(tmp_path, table):
+    message = r"^the model was trained for task binary: dataset\.target must be one column$"
+    with pytest.raises(ConfigError, match=message):
+        read_source(table, path=str(write(tmp_path / "rows.csv", TRAINED)), target=["y"])
+
+
 def test_a_tab_separated_header_may_hold_commas(tmp_path):
     """Where .tsv says tab, no count of characters decides."""
     found = fitted(Source(Table({"a,b,c": np.arange(40.0)}), np.arange(40) % 2, "binary"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -132,9 +132,18 @@ def infer_target(
 
 
 def _labels(wanted: dict[str, Column], task: TableTask, where: Where) -> NDArray[np.int64]:
-    """Columns of 0 and 1 side by side."""
+    """Columns of 0 and 1 side by side, which each must vary."""
     if task not in ("auto", "multilabel"):
         raise ConfigError(f"dataset.target names {plural(len(wanted), 'column')}: that is dataset.task=multilabel")
+    labels = label_columns(wanted, where)
+    for name, column in zip(wanted, labels.T, strict=True):
+        if (column == column[0]).all():
+            raise DataError(f"the target '{name}' has one value only, '{column[0]}': nothing can be learned")
+    return labels
+
+
+def label_columns(wanted: Mapping[str, Column], where: Where) -> NDArray[np.int64]:
+    """Columns of 0 and 1 side by side."""
     for name, column in wanted.items():
         what = f"the target '{name}'"
         refuse_gaps(what, column, where)
@@ -142,8 +151,6 @@ def _labels(wanted: dict[str, Column], task: TableTask, where: Where) -> NDArray
             if cell not in (0, 1):
                 shown = quoted(cell if isinstance(cell, str) else class_name(float(cell)))
                 raise DataError(f"{what}, {where(i)}: {shown} is not 0 or 1, as each of several labels is")
-        if len(set(column.tolist())) == 1:
-            raise DataError(f"{what} has one value only, '{column[0]:g}': nothing can be learned")
     return np.column_stack(list(wanted.values())).astype(np.int64)
 
 

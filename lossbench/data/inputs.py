@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossbench.data.cells import Column, Where, as_numbers, quoted, read_cells, refuse_huge, refuse_text
-from lossbench.data.columns import check_names, class_name, refuse_gaps
+from lossbench.data.columns import check_names, class_name, label_columns, names_of, refuse_gaps
 from lossbench.data.encoding import check_array
 from lossbench.data.fitted import Fitted
 from lossbench.data.npz import reading_arrays
@@ -19,9 +19,9 @@ from lossbench.data.parquet import as_words, reading_parquet
 from lossbench.data.source import Source, TaskName
 from lossbench.data.table import Table
 from lossbench.data.table_encoding import TableEncoding
-from lossbench.data.target import listed
+from lossbench.data.target import class_count, listed
 from lossbench.errors import ConfigError, DataError
-from lossbench.tasks import Multiclass, Regression
+from lossbench.tasks import Multilabel, Regression
 
 TABLES, ARRAYS = (".csv", ".tsv", ".parquet"), (".npy", ".npz")
 NAMES = ("input", "inputs")  # of the array to take from an .npz file that holds several
@@ -65,7 +65,7 @@ def read_source(
     fitted: Fitted,
     *,
     path: str,
-    target: str,
+    target: str | Sequence[str],
     task: str = "auto",
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
@@ -87,7 +87,11 @@ def read_source(
     """
     needs = fitted.encoding.columns if isinstance(fitted.encoding, TableEncoding) else {}
     check_names(target, drop, categorical)
-    for key, names in {"target": [target], "drop": drop}.items():
+    targets, several = names_of(target), isinstance(fitted.task, Multilabel)
+    if several == isinstance(target, str):
+        wants = "a list of columns" if several else "one column"
+        raise ConfigError(f"the model was trained for task {fitted.task.name}: dataset.target must be {wants}")
+    for key, names in {"target": targets, "drop": drop}.items():
         for name in names:
             if name in needs:
                 raise ConfigError(
@@ -96,17 +100,23 @@ def read_source(
     if task not in ("auto", fitted.task.name):
         raise ConfigError(f"dataset.task={task}, and the model was trained for task {fitted.task.name}")
     file = Path(path).expanduser()
-    texts, where, _ = read_cells(file, delimiter, encoding)
-    wanted, rest = texts.pop(target, "dataset.target")
-    return Source(
-        _columns(file, rest, needs, where),
-        _targets(wanted, target, fitted, where),
-        cast(TaskName, fitted.task.name),
-        fitted.classes,
-    )
+    rest, where, _ = read_cells(file, delimiter, encoding)
+    wanted = {}
+    for name in targets:
+        wanted[name], rest = rest.pop(name, "dataset.target")
+    features, kind = _columns(file, rest, needs, where), cast(TaskName, fitted.task.name)
+    if several:
+        return Source(features, _labels(wanted, where), kind, tuple(targets))
+    return Source(features, _target(wanted[targets[0]], targets[0], fitted, where), kind, fitted.classes)
 
 
-def _targets(wanted: Column, name: str, fitted: Fitted, where: Where) -> Column:
+def _labels(wanted: Mapping[str, Column], where: Where) -> NDArray[np.int64]:
+    """The targets as labels 0 and 1."""
+    read = {name: (column, *as_numbers(column)) for name, column in wanted.items()}
+    return label_columns({name: text if odd else numbers for name, (text, numbers, odd) in read.items()}, where)
+
+
+def _target(wanted: Column, name: str, fitted: Fitted, where: Where) -> Column:
     """The target as numbers or class ids of the training."""
     what = f"the target '{name}'"
     refuse_gaps(what, wanted, where)
@@ -115,7 +125,7 @@ def _targets(wanted: Column, name: str, fitted: Fitted, where: Where) -> Column:
         refuse_text(what, wanted, odd, where)
         refuse_huge(what, numbers, where)
         return numbers
-    count = fitted.task.classes if isinstance(fitted.task, Multiclass) else 2
+    count = class_count(fitted.task)
     classes = fitted.classes or tuple(map(str, range(count)))
     names = wanted.tolist()
     if not as_numbers(np.array(classes, dtype=object))[1]:  # 1, 1.0 and 01 are then the same class
