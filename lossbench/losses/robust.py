@@ -1,9 +1,9 @@
 """Distributionally robust means: of the values that any loss gives per example, the mean under the worst of many
 distributions near the batch's own, in place of the plain mean.
 
-Each takes the examples' own losses as `values`, and as `weights` how much each of them counts (1 by default): the plain
-mean is sum(weights x values) / sum(weights). Of a loss that returns (values, weights), pass values / weights. An example
-of weight 0 is left out. The result is a scalar.
+Each takes the examples' own losses as `values`, and as `weights` how much each of them counts (1 by default): the
+plain mean is sum(weights x values) / sum(weights). Of a loss that returns (values, weights), pass values / weights.
+An example of weight 0 is left out. The result is a scalar.
 """
 
 from __future__ import annotations
