@@ -47,11 +47,13 @@ FIELDS = {
     "multi_hot": lambda task, out, truth: truth.gt(0).to(truth.dtype),
     "labels": lambda task, out, truth: truth.argmax(-1),
     "soft_labels": lambda task, out, truth: (
-        truth.softmax(-1) if task == "soft_labels" else F.one_hot(truth.argmax(-1), CLASSES).to(truth.dtype)
+        (4 * truth).softmax(-1) if task == "soft_labels" else F.one_hot(truth.argmax(-1), CLASSES).to(truth.dtype)
     ),
     "class_counts": lambda task, out, truth: truth.new_tensor(COUNTS),
     "groups": lambda task, out, truth: truth[..., 0].gt(0).long(),
 }
+
+FILLED = {"num_groups": 2, "num_classes": CLASSES}  # what a module is given when a run is built
 
 CARDS = catalog.cards("loss")
 
@@ -85,9 +87,8 @@ def fields_of(target):
 
 
 def hyperparameters(target):
-    if isinstance(target, type):
-        return parameters(target)
-    given = {*takes(target), *(["weights"] if takes(target)[0] == "values" else [])}
+    """What a file may set: not the fields, nor what is filled in when a run is built."""
+    given = {*takes(target), *required(target), *(["weights"] if takes(target)[0] == "values" else [])}
     return {key: p for key, p in parameters(target).items() if key not in given}
 
 
@@ -123,18 +124,24 @@ class Case:
     @property
     def frozen(self):
         """Holds what the loss detaches, as its docstring says that it does, at what it is in the first call."""
-        return frozen_detach if "detached" in self.target.__doc__ else unfrozen
+        return (
+            frozen_detach if re.search(r"detached|held fixed|[Nn]o gradient flows", self.target.__doc__) else unfrozen
+        )
 
     def loss(self, **more):
         """As the file sets it."""
-        given = {key: value for key, value in keys(self.card).items() if value != "auto"} | more
+        own = hyperparameters(self.target)
+        given = {key: value for key, value in keys(self.card).items() if value != "auto" and key in own} | more
         name, needs = self.card.name, tuple(fields_of(self.target))
         if self.kind == "pieces":
             pieces = {"a": [usual(self.task)]}
             if "weights" in given:
                 pieces["b"] = [usual(self.task)]
             return Objective(self.target(pieces, **given))
-        function = self.target(**given) if isinstance(self.target, type) else partial(self.target, **given)
+        if isinstance(self.target, type):
+            function = self.target(**given, **{key: FILLED[key] for key in required(self.target)})
+        else:
+            function = partial(self.target, **given)
         if self.kind == "values":
             return Objective([Robust(usual(self.task), function, needs)])
         return Objective([Part(name, 1.0, function, needs)])
@@ -254,9 +261,9 @@ def test_it_has_a_gradient_unless_it_says_that_it_has_none(case):
 @differentiable
 def test_gradients_agree_with_differences(case):
     """Of a loss that detaches something, those of the loss in which that is a constant."""
-    loss, (out, truth) = case.loss(), case.draw(3)
+    out, truth = case.draw(3)
     with case.frozen() as frozen:
-        values = frozen(lambda x: case.values(loss, x, truth))
+        values = frozen(lambda x: case.values(case.loss(), x, truth))
         values(out)
         assert torch.autograd.gradcheck(values, out.requires_grad_())
         assert torch.autograd.gradgradcheck(values, out, fast_mode=True)
@@ -340,19 +347,21 @@ def test_models_can_be_stacked(case):
 @differentiable
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_it_trains(case, optimizer):
-    """A linear model on targets that a linear model can meet; what the loss learns is learned along."""
+    """A linear model on targets that a linear model can nearly meet; what the loss learns is learned along."""
     g = torch.Generator().manual_seed(0)
     x, wanted = torch.randn(32, 3, generator=g), torch.randn(3, case.outputs, generator=g)
+    truth = x @ wanted + 0.1 * torch.randn(32, case.outputs, generator=g)
     loss, weight = case.loss(), torch.zeros_like(wanted, requires_grad=True)
     start = loss.modules.state_dict()
     steps, losses = optimizer([weight, *loss.modules.parameters()], lr=0.05), []
-    for _ in range(200):
-        value = case.total(loss, x @ weight, x @ wanted)
+    for _ in range(150):
+        value = case.total(loss, x @ weight, truth)
         steps.zero_grad()
         value.backward()
         steps.step()
         losses.append(value.item())
-    assert losses[-1] < losses[0] - 0.1 * abs(losses[0])
+    share = 0.05 if case.kind == "values" else 0.1  # the worst examples are the last to be met
+    assert losses[-1] < losses[0] - share * abs(losses[0])
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loss.modules.parameters())
     assert start.keys() == loss.modules.state_dict().keys()
 
@@ -366,7 +375,9 @@ def test_around_equal_values_it_is_that_value(case, value):
     close(function(values, *groups), values[0])
 
 
-@pytest.mark.parametrize(("card", "target"), [(card, t) for card, t in PAIRS if not trains(t)], ids=str)
+@pytest.mark.parametrize(
+    ("card", "target"), [pytest.param(card, t, id=card.name) for card, t in PAIRS if not trains(t)]
+)
 def test_what_cannot_train_says_why_and_is_refused(card, target):
     assert re.fullmatch(r"\S.{10,}", target.not_differentiable)
     with pytest.raises(ConfigError, match=re.escape(target.not_differentiable)):
