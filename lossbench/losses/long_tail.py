@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.class_ids import per_class, split_ignored
+from lossbench.losses.class_ids import per_class, split_ignored, true_class
 from lossbench.losses.marks import ClassWeight
 from lossbench.losses.multiclass import cross_entropy
 
@@ -30,8 +29,8 @@ def logit_adjusted(
     """
     counts = per_class(class_counts, logits).clamp_min(1)
     adjusted = logits + tau * (counts / counts.sum()).log()
-    values = F.cross_entropy(adjusted, labels, ignore_index=ignore_index, reduction="none")
-    return values, (labels != ignore_index).to(values.dtype)
+    surprise, _, kept = true_class(adjusted, labels, ignore_index)
+    return surprise, kept
 
 
 def balanced_softmax(

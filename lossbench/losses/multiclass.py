@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.class_ids import per_class, split_ignored, true_class
+from lossbench.losses.class_ids import at_least_float32, per_class, split_ignored, true_class
 from lossbench.losses.marks import ClassAlpha, ClassWeight, not_differentiable
 from lossbench.losses.shape import power
 
@@ -161,9 +161,9 @@ def mse_onehot(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> t
     Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
     """
     kept, ids = split_ignored(labels, ignore_index)
-    index, log_p = ids[:, None], logits.log_softmax(1)
-    errors = log_p.exp().scatter(1, index, log_p.gather(1, index).expm1())  # p_y - 1 without cancelling
-    values = errors.square().sum(1)
+    p = at_least_float32(logits).softmax(1)
+    one = p.new_ones(()).expand(len(ids), 1)
+    values = p.scatter_add(1, ids[:, None], -one).square().sum(1)
     return values.where(kept, 0), kept.to(values.dtype)
 
 

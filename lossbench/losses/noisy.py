@@ -107,7 +107,7 @@ def bi_tempered(
     p_c = exp_t2(x_c - lambda) sums to 1, log_t u = (u^(1 - t) - 1) / (1 - t) and exp_t is its inverse.
 
     Shapes: logits x (N, C); labels (N,) class ids; returns (N,) values and the weights (N,), 0 where ignored.
-    Hyperparameters: `t1`, which bounds the loss by 1 / (1 - t1), up to a term below 1 (1: no bound); `t2`, the tail of
+    Hyperparameters: `t1`, which bounds the loss by 1 / (1 - t1) (1: no bound); `t2`, the tail of
     the softmax (above 1 heavier than exponential; below 1 far classes get exactly 0, so keep t1 below 1 there);
     t1 = t2 = 1 is cross-entropy; `label_smoothing` eps, which spreads eps / C over all classes as torch does (the
     authors' code: eps / (C - 1) over the others); `ignore_index`, the id that counts for nothing.

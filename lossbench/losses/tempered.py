@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossbench.losses.class_ids import at_least_float32
+
 NEWTON_STEPS = 8
 
 
@@ -20,43 +22,52 @@ def tempered_log_softmax(logits: Tensor, t: float) -> Tensor:  # (N, C) -> (N, C
 
     It is log_softmax at t = 1. Below 1, classes far behind have p = 0, here -inf.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if t == 1:
-        return logits.log_softmax(1)
-    return _log_exp(logits, _Normalizer.apply(logits, t), t)
+    logits = at_least_float32(logits)
+    return logits.log_softmax(1) if t == 1 else _log_p(logits, _Rise.apply(logits, t), t)
 
 
-def _log_exp(logits: Tensor, normalizer: Tensor, t: float) -> Tensor:
-    """log of exp_t(x - lambda) = (1 + (1 - t) (x - lambda))_+ ^ (1 / (1 - t))."""
-    return ((1 - t) * (logits - normalizer) + 1).relu().log() / (1 - t)
+def _base(logits: Tensor, rise: Tensor | float, t: float) -> Tensor:
+    """1 + (1 - t) (x - lambda), whose power 1 / (1 - t), or 0 where it is negative, is p."""
+    behind = logits - logits.amax(1, keepdim=True).detach()  # first, or rise is lost beside a large logit
+    return (1 - t) * (behind - rise) + 1
 
 
-def _normalizer(logits: Tensor, t: float) -> Tensor:  # (N, C) -> (N, 1)
-    """lambda, by Newton's method on (sum_c exp_t(x_c - lambda))^(1 - t) = 1.
+def _log_p(logits: Tensor, rise: Tensor, t: float) -> Tensor:
+    base = _base(logits, rise, t)
+    if t > 1:
+        return base.log() / (1 - t)
+    inside = base > 0
+    return base.where(inside, 1).log().where(inside, -torch.inf) / (1 - t)
 
-    The power makes the left side linear in lambda for one class and for equal ones, and of one curvature else, so the
+
+def _rise(logits: Tensor, t: float) -> Tensor:  # (N, C) -> (N, 1)
+    """lambda less the largest logit, by Newton's method on (sum_c p_c)^(1 - t) = 1.
+
+    The power makes the left side linear in lambda for one class and for equal ones, and else of one curvature, so the
     steps from the largest logit rise to the root without passing it.
     """
-    top = logits.amax(1, keepdim=True)
-    behind = (t - 1) * (top - logits) + 1
-    rise = torch.zeros_like(top)
+    first = _base(logits, 0.0, t)
+    rise = torch.zeros_like(first[:, :1])
     for _ in range(NEWTON_STEPS):
-        base = (behind + (t - 1) * rise).relu_()
+        base = (first + (t - 1) * rise).relu_()
         p = base.pow(1 / (1 - t))
         total = p.sum(1, keepdim=True)
         slope = p.div_(base.clamp_min_(torch.finfo(p.dtype).tiny)).sum(1, keepdim=True)  # of p^t
         rise = rise + (total.pow(t) - total) / ((t - 1) * slope)
-    return top + rise
+    return rise
 
 
-class _Normalizer(torch.autograd.Function):
-    """_normalizer with its exact gradient, which is p^t / sum p^t; written with torch's own, it can be taken again."""
+class _Rise(torch.autograd.Function):
+    """_rise with the exact gradient of lambda, p^t / sum p^t, which can itself be differentiated.
+
+    All of lambda's gradient is in the rise, since the largest logit is held fixed.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, t: float) -> Tensor:
-        return _normalizer(logits, t)
+        return _rise(logits, t)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
@@ -65,5 +76,5 @@ class _Normalizer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, normalizer = ctx.saved_tensors
-        return grad * (ctx.t * _log_exp(logits, normalizer, ctx.t)).softmax(1), None
+        logits, rise = ctx.saved_tensors
+        return grad * (ctx.t * _log_p(logits, rise, ctx.t)).softmax(1), None
