@@ -96,7 +96,9 @@ def _keys(target: Callable[..., Any], card: catalog.Card) -> list[tuple[str, str
 def _command(card: catalog.Card) -> str:
     """A command that trains with it, on data that it fits."""
     if card.group == "dataset" and "???" in card.body:
-        return f"lossbench train dataset={card.name} dataset.path=FILE dataset.target=COLUMN"
+        words = {"path": "FILE", "root": "DIRECTORY", "target": "COLUMN"}
+        keys = re.findall(r"(\w+): \?\?\?", card.body)
+        return " ".join([f"lossbench train dataset={card.name}", *(f"dataset.{key}={words[key]}" for key in keys)])
     setting = f"{card.group}={card.name}"
     if card.preset:
         return f"lossbench train experiment={card.preset} {setting}"

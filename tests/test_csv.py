@@ -164,6 +164,14 @@ def test_a_stated_task_is_taken(read, cells, task, target):
     assert (source.task, source.target.tolist(), source.notes) == (task, target, ())
 
 
+@pytest.mark.parametrize("task", ["auto", "multilabel"])
+def test_columns_of_0_and_1_are_labels(read, task):
+    source = read("n,b,a,w\n1,0,1,p\n2,1.0,1,q\n3,1,0,p\n", target=["a", "b"], task=task)
+    assert (source.task, source.classes, source.notes) == ("multilabel", ("a", "b"), ())
+    assert source.target.tolist() == [[1, 0], [1, 1], [0, 1]]
+    assert list(source.features.columns) == ["n", "w"]
+
+
 def test_columns_are_dropped_or_left_out_with_a_note(read):
     rows = "".join(f"{i},{i},,{i},text {i},{i % 2}\n" for i in range(60))
     source = read("n,gone,void,,id,y\n" + rows, drop=["gone"], task="binary")
@@ -300,6 +308,21 @@ ERRORS = [
         {},
         f"column 'a', line 2: '1_000' is not a number (write 1234.5); {TO_CATEGORY}[a]",
     ),
+    (GOOD, {"target": []},
+     ConfigError("dataset.target is an empty list; name a column, or the columns of several labels")),
+    (GOOD, {"target": ["y", "a", "y"]}, ConfigError("dataset.target names 'y' more than once")),
+    (GOOD, {"target": ["y", "a"], "task": "binary"},
+     ConfigError("dataset.target names 2 columns: that is dataset.task=multilabel")),
+    (GOOD, {"task": "multilabel"},
+     ConfigError("dataset.task=multilabel takes a list of columns of 0 and 1: dataset.target=[A,B,C]")),
+    (GOOD, {"target": ["y", "a"], "drop": ["a"]},
+     ConfigError("dataset.drop names the target 'a'; take it out of the list")),
+    (GOOD, {"target": ["y", "c"]}, "dataset.target: no column 'c' (has: a, b, y)"),
+    (GOOD, {"target": ["y", "a"]}, "the target 'a', line 3: '2' is not 0 or 1, as each of several labels is"),
+    (GOOD, {"target": ["y", "b"]}, "the target 'b', line 2: 'p' is not 0 or 1, as each of several labels is"),
+    (GOOD.replace("2,q", ",q"), {"target": ["y", "a"]}, "the target 'a' is missing in 1 row, first at line 3"),
+    ("a,y,z\n1,0,0\n2,1,0\n", {"target": ["y", "z"]}, "the target 'z' has one value only, '0': nothing can be learned"),
+    ("y,z\n1,0\n0,1\n", {"target": ["y", "z"]}, "FILE: no column is left as a feature beside the targets y, z"),
     ("a,y\n1,0\n-Infinity,1\n", {}, "column 'a', line 3: -inf is too large a number"),
     ("a,y\n1e39,0\n2,1\n", {}, "column 'a', line 2: 1e+39 is too large a number"),
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,9 +49,8 @@ def parquet(
         raise DataError(f"dataset.path: there is no file '{file}'")
     with reading_parquet(file) as reader:
         found = reader.read_table(file)
-    repeated = [name for name, count in Counter(found.column_names).items() if count > 1]
-    if repeated:
-        raise DataError(f"{path}: column '{repeated[0]}' is there more than once")
+    if found.num_rows == 0:
+        raise DataError(f"{path} has no rows")
     every = Table({name: np.empty(found.num_rows, dtype=object) for name in found.column_names})
     columns, notes = {}, []
     for name in select(every, target, drop, categorical).columns:
@@ -99,14 +97,10 @@ def as_words(cells: list[Any]) -> Column:
 def _are_numbers(kind: Any) -> bool:
     types = importlib.import_module("pyarrow.types")
     value = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(
-        types.is_boolean(value) or types.is_integer(value) or types.is_floating(value) or types.is_decimal(value)
-    )
+    return any(test(value) for test in (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal))
 
 
 def _are_words(kind: Any) -> bool:
     types = importlib.import_module("pyarrow.types")
     value = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(
-        types.is_string(value) or types.is_large_string(value) or types.is_string_view(value) or types.is_null(value)
-    )
+    return any(test(value) for test in (types.is_string, types.is_large_string, types.is_null))
