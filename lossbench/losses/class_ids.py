@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def per_class(numbers: Tensor | Sequence[float] | float, logits: Tensor) -> Tensor:
-    """A hyperparameter or field per class, as a tensor that goes with the logits."""
+def per_class(numbers: Any, logits: Tensor) -> Tensor:
+    """A number, list or tensor as a tensor that goes with the logits; words were replaced when the run was built."""
     return torch.as_tensor(numbers, dtype=logits.dtype, device=logits.device)
 
 

@@ -127,7 +127,7 @@ def _spread_less_match(smoothing: float, classes: int, t1: float) -> float:
     """What bi_tempered takes off so that it is 0 where the probabilities are the smoothed label's own."""
     other = smoothing / classes
     true = 1 - smoothing + other
-    squares = true ** (2 - t1) + (classes - 1) * other ** (2 - t1)
+    squares: float = true ** (2 - t1) + (classes - 1) * other ** (2 - t1)
     if t1 == 1:
         match = sum(n * q * math.log(q) for q, n in ((true, 1), (other, classes - 1)) if q > 0)
     else:

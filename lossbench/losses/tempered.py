@@ -49,10 +49,10 @@ def _rise(logits: Tensor, t: float) -> Tensor:  # (N, C) -> (N, 1)
     first = _base(logits, 0.0, t)
     rise = torch.zeros_like(first[:, :1])
     for _ in range(NEWTON_STEPS):
-        base = (first + (t - 1) * rise).relu_()
+        base = (first + (t - 1) * rise).clamp_min_(torch.finfo(first.dtype).tiny)
         p = base.pow(1 / (1 - t))
         total = p.sum(1, keepdim=True)
-        slope = p.div_(base.clamp_min_(torch.finfo(p.dtype).tiny)).sum(1, keepdim=True)  # of p^t
+        slope = p.div_(base).sum(1, keepdim=True)  # sum of p^t
         rise = rise + (total.pow(t) - total) / ((t - 1) * slope)
     return rise
 
