@@ -176,11 +176,11 @@ def test_chi2_knows_no_scale(values, size):
 @pytest.mark.parametrize("function", MEANS)
 def test_from_the_plain_mean_to_the_worst(function, values, weights):
     name, plain, worst = ("level", 1.0, 1e-3) if function is cvar else ("radius", 0.0, 1e3)
+    values = values - 100  # below any number that could stand for an example that is left out
     mean = (weights * values).sum() / weights.sum()
     equal(function(values, weights=weights, **{name: plain}), mean)
     equal(function(values, weights=weights, **{name: worst}), values[weights > 0].max())
-    between = function(values, weights=weights)
-    assert mean < between < values[weights > 0].max() or function is cvar
+    assert mean < function(values, weights=weights) <= values[weights > 0].max()
 
 
 @pytest.mark.parametrize("function", MEANS)
