@@ -1,15 +1,15 @@
 """Training rows made harder on purpose: how many, which, and that nothing else changes."""
 
 import re
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
 from lossbench.data import DatasetOptions, Source, SplitShares, Table, prepare
-from lossbench.data.options import refuse_misfits
 from lossbench.data.spoil import flipped, label_noise, outliers, subset
-from lossbench.errors import ConfigError
+from lossbench.errors import ConfigError, DataError
 
 N = 200
 POINTS = np.random.default_rng(0).normal(size=(N, 2))
@@ -18,6 +18,8 @@ SOURCES = {
     "multiclass": Source(POINTS, LABELS, "multiclass"),
     "binary": Source(POINTS, LABELS > 0, "binary"),
     "regression": Source(POINTS, POINTS[:, 0] * 3 + 100, "regression"),
+    "multilabel": Source(POINTS, np.eye(3, dtype=int)[LABELS], "multilabel"),
+    "soft": Source(POINTS, np.eye(3)[LABELS] * 0.7 + 0.1, "multiclass"),
 }
 EVERY = np.arange(N)
 
@@ -41,8 +43,11 @@ def changed(data, task="multiclass"):
     [
         ("multiclass", {"label_noise": 0.3}),
         ("binary", {"label_noise": 0.3}),
+        ("multilabel", {"label_noise": 0.3}),
         ("regression", {"outliers": 0.2}),
         ("multiclass", {"subset": 20}),
+        ("multilabel", {"subset": 20}),
+        ("soft", {"subset": 20}),
         ("regression", {"subset": 20}),
         ("multiclass", {"imbalance": 0.1}),
         ("binary", {"imbalance": 0.1}),
@@ -182,58 +187,46 @@ def test_a_subset_of_a_long_tail_is_a_long_tail():
     assert ready(imbalance=0.1, subset=46).train.target.bincount().tolist() == [32, 10, 4]
 
 
-SHARES = np.full((N, 3), 1 / 3)
-BITS = np.eye(3, dtype=int)[LABELS]
-KINDS = {
-    "numbers": SOURCES["regression"],
-    "classes": SOURCES["multiclass"],
-    "binary": SOURCES["binary"],
-    "labels": Source(POINTS, BITS, "multilabel"),
-    "soft": Source(POINTS, SHARES, "multiclass"),
-}
 HAS = "and this data set has"
 ANY = f"{HAS} any number of labels per example"
 REFUSED = [
-    ("numbers", {"imbalance": 0.1}, f"dataset.imbalance thins classes, {HAS} numbers to predict"),
-    ("labels", {"imbalance": 0.1}, f"dataset.imbalance thins classes, {ANY}"),
+    ("regression", {"imbalance": 0.1}, f"dataset.imbalance thins classes, {HAS} numbers to predict"),
+    ("multilabel", {"imbalance": 0.1}, f"dataset.imbalance thins classes, {ANY}"),
     ("soft", {"imbalance": 0.1}, f"dataset.imbalance thins classes, {HAS} soft labels"),
-    ("numbers", {"label_noise": 0.1},
+    ("regression", {"label_noise": 0.1},
      f"dataset.label_noise replaces classes, {HAS} numbers to predict; dataset.outliers spoils those"),
     ("soft", {"label_noise": 0.1}, f"dataset.label_noise replaces classes, {HAS} soft labels"),
-    ("classes", {"outliers": 0.1},
+    ("multiclass", {"outliers": 0.1},
      f"dataset.outliers moves numbers, {HAS} classes to predict; dataset.label_noise spoils those"),
     ("binary", {"outliers": 0.1},
      f"dataset.outliers moves numbers, {HAS} classes to predict; dataset.label_noise spoils those"),
-    ("labels", {"outliers": 0.1}, f"dataset.outliers moves numbers, {ANY}; dataset.label_noise spoils those"),
+    ("multilabel", {"outliers": 0.1}, f"dataset.outliers moves numbers, {ANY}; dataset.label_noise spoils those"),
     ("soft", {"outliers": 0.1}, f"dataset.outliers moves numbers, {HAS} soft labels"),
-    ("numbers", {"sampler": "balanced"},
+    ("regression", {"sampler": "balanced"},
      f"dataset.sampler=balanced draws each class equally often, {HAS} numbers to predict"),
-    ("labels", {"sampler": "balanced"}, f"dataset.sampler=balanced draws each class equally often, {ANY}"),
+    ("multilabel", {"sampler": "balanced"}, f"dataset.sampler=balanced draws each class equally often, {ANY}"),
     ("soft", {"sampler": "balanced"}, f"dataset.sampler=balanced draws each class equally often, {HAS} soft labels"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "options", "message"), REFUSED, ids=[case[2] for case in REFUSED])
-def test_what_means_nothing_for_the_targets_is_refused(kind, options, message):
+@pytest.mark.parametrize(("task", "options", "message"), REFUSED, ids=[f"{case[0]} {case[2]}" for case in REFUSED])
+def test_what_means_nothing_for_the_targets_is_refused(task, options, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        refuse_misfits(DatasetOptions(split={}, **options), KINDS[kind])
+        ready(task, **options)
 
 
 def test_everything_else_fits():
     every = {"imbalance": 0.1, "label_noise": 0.1, "outliers": 0.1, "sampler": "balanced"}
-    for kind, source in KINDS.items():
-        refused = {
-            key for name, options, _ in REFUSED if name in (kind, {"binary": "classes"}.get(kind)) for key in options
-        }
-        for key in every.keys() - refused:
-            refuse_misfits(DatasetOptions(split={}, **{key: every[key]}), source)
+    refused = {(task, key) for task, options, _ in REFUSED for key in options}
+    for task, key in product(SOURCES, every):
+        if (task, key) not in refused:
+            ready(task, **{key: every[key]})
 
 
-def test_a_misfit_is_refused_when_the_data_are_prepared():
-    with pytest.raises(ConfigError, match=r"^dataset\.outliers moves numbers"):
-        ready(outliers=0.1)
-    with pytest.raises(ConfigError, match=r"^dataset\.sampler=balanced"):
-        ready("regression", sampler="balanced")
+def test_one_class_is_refused_with_noise_too():
+    source = Source(POINTS, np.zeros(N, int), "multiclass")
+    with pytest.raises(DataError, match=r"^every training row has the same target"):
+        prepare(source, DatasetOptions(split={}, label_noise=0.1), SplitShares(), 0, torch.device("cpu"))
 
 
 def test_a_table_keeps_its_weights_and_groups_by_row():

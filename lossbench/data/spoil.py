@@ -67,7 +67,7 @@ def label_noise(target: NDArray[Any], train: Rows, share: float, classes: int, s
     """A share of the training labels replaced by another class, each of the others as likely: symmetric noise."""
     generator = np.random.default_rng(derive(seed, "label_noise"))
     rows, spoiled = _chosen(len(target), train, share, generator), target.astype(np.int64)
-    step = generator.integers(1, classes, len(target))
+    step = generator.integers(1, max(2, classes), len(target))  # a single class is refused later, in better words
     spoiled[rows] = (spoiled[rows] + step[rows]) % classes
     return spoiled
 
