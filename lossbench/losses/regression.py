@@ -60,10 +60,9 @@ def log_cosh(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (
     Source: Green 1990, "Bayesian Reconstructions from Emission Tomography Data Using a Modified EM Algorithm".
     """
     error = pred - target
-    size = error.abs()
-    # cosh(e) = 1 + 2 sinh(e / 2)^2: unlike softplus(-2 e) - log 2, nothing cancels where e is small.
-    near = torch.where(size > _FAR, _FAR, error)
-    return per_example(torch.log1p(2 * torch.sinh(near / 2).square()) + F.relu(size - _FAR))
+    far = F.softshrink(error, _FAR)
+    # cosh(e)^2 = 1 + sinh(e)^2: unlike softplus(-2 e) - log 2, nothing cancels where e is small.
+    return per_example(torch.log1p(torch.sinh(error - far).square()) / 2 + far.abs())
 
 
 def mse_mae(
