@@ -52,6 +52,29 @@ def trained(tmp_path_factory):
     return found
 
 
+WEATHER = [f"{i},{i % 7},{int(i > 40)},{int(i % 7 > 3)},{int(i % 2 > 0)}" for i in range(90)]
+FORMS = {
+    "quantiles": "dataset=diabetes loss=multi_quantile loss.quantiles=[0.05,0.5,0.95]",
+    "variance": "dataset=diabetes loss=gaussian_nll",
+    "log_rate": "dataset=diabetes loss=poisson_nll",
+    "sigmoid": "dataset=breast_cancer loss=bce_probs",
+    "log_softmax": "dataset=digits loss=nll",
+    "multilabel": "dataset=csv dataset.target=[wet,warm,odd] dataset.path=",
+}
+
+
+@pytest.fixture(scope="session")
+def forms(tmp_path_factory):
+    """A short run for each head of a regression and each form of a classifier's output."""
+    root = tmp_path_factory.mktemp("forms")
+    file = table(root / "weather.csv", WEATHER, "a,b,wet,warm,odd")
+    for name, words in FORMS.items():
+        typed = [word if word != "dataset.path=" else f"{word}{file}" for word in words.split()]
+        typed += ["trainer.steps=40", "trainer.batch_size=32", "trainer.eval_every=20"]
+        execute(build(compose(*typed)), root / name, typed, brief=True)
+    return root
+
+
 @pytest.fixture
 def runs(trained, tmp_path):
     """Copies of the runs' directories, to change."""
@@ -99,7 +122,7 @@ def test_help_says_what_it_takes(cli, command):
         ("lossbench evaluate run --checkpoint ", ["best", "last"]),
         ("lossbench evaluate run --split=t", ["--split=train", "--split=test"]),
         ("lossbench evaluate run --json ", []),
-        ("lossbench evaluate run dataset=di", ["dataset=diabetes", "dataset=digits"]),
+        ("lossbench evaluate run dataset=dia", ["dataset=diabetes"]),
         ("lossbench evaluate run --split all dataset=csv dataset.pa", ["dataset.path="]),
         ("lossbench evaluate run trainer.dev", ["trainer.device="]),
         ("lossbench evaluate run loss=", []),
@@ -264,6 +287,25 @@ def test_evaluate_gives_the_summary_again(cli, runs, name):
     assert metrics(cli, runs[name], "--split", "test") == {"test": summary["metrics"]["test"]}
     again = [runs[name] / "checkpoints", "trainer.batch_size=32", "dataset.workers=0", "trainer.device=cpu"]
     assert metrics(cli, *again) == summary["metrics"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_evaluate_of_every_form_and_head(cli, forms, name):
+    summary = json.loads((forms / name / "summary.json").read_text())
+    assert metrics(cli, forms / name) == summary["metrics"]
+    every = metrics(cli, forms / name, "--split=all")["all"]
+    assert list(every) == [metric for metric in summary["metrics"]["test"] if metric != "loss"]
+
+
+def test_evaluate_of_other_rows_with_labels(cli, forms, tmp_path):
+    other = table(tmp_path / "other.csv", [f"{i},{odd},{i % 7},{wet}" for i, wet, odd in ((3, 0, 1), (80, 1, 0))],
+                  "a,odd,b,wet")  # fmt: skip
+    line = r"these data lack 'warm', and the model was trained on 3 classes \(wet, warm, odd\)"
+    words = ["evaluate", forms / "multilabel", f"dataset.path={other}"]
+    refused(cli, 3, line, *words, "dataset.target=[odd,wet]")
+    lines = [WEATHER[row] for row in (3, 80, 81)]
+    found = metrics(cli, *words[1:-1], f"dataset.path={table(other, lines, 'a,b,wet,warm,odd')}")["all"]
+    assert found["accuracy"] > 0.5
 
 
 def test_evaluate_prints_a_table_and_writes_json(cli, runs, tmp_path):
@@ -491,6 +533,51 @@ def test_predictions_in_the_targets_units(cli, runs, inputs, tmp_path):
     assert np.sqrt((off**2).mean()) == pytest.approx(metrics(cli, runs["diabetes"], "--split=all")["all"]["rmse"])
 
 
+def test_predictions_of_every_head(cli, forms, inputs, tmp_path):
+    true = load_diabetes().target
+    for name, columns in {"quantiles": ["q0.05", "q0.5", "q0.95"], "variance": ["std"], "log_rate": []}.items():
+        words = [forms / name, inputs["diabetes"]]
+        found = predicted(cli, *words, tmp_path / f"{name}.csv")
+        assert list(found) == ["row", "prediction", *columns]
+        rows = {key: np.array(column, float) for key, column in found.items()}
+        every = metrics(cli, forms / name, "--split=all")["all"]
+        assert np.sqrt(((rows["prediction"] - true) ** 2).mean()) == pytest.approx(every["rmse"])
+        if name == "quantiles":
+            assert rows["prediction"].tolist() == rows["q0.5"].tolist()
+            assert np.mean((rows["q0.05"] <= true) & (true <= rows["q0.95"])) == pytest.approx(every["coverage"])
+        if name == "variance":
+            width = 2 * 1.2815515655446004 * rows["std"].mean()  # of the central 80 %
+            assert width == pytest.approx(every["interval_width"])
+        arrays = predicted(cli, *words, tmp_path / f"{name}.npz")
+        assert list(arrays) == ["prediction", *columns]
+        assert all(column.tolist() == rows[key].tolist() for key, column in arrays.items())
+
+
+def test_predictions_of_labels(cli, forms, tmp_path):
+    source = table(tmp_path / "new.csv", [line.rsplit(",", 3)[0] for line in WEATHER], "a,b")
+    found = predicted(cli, forms / "multilabel", source, tmp_path / "out.csv")
+    names = ["wet", "warm", "odd"]
+    assert list(found) == ["row", "prediction", *(f"p_{name}" for name in names)]
+    assert len(set(found["prediction"])) > 2
+    for row, labels in enumerate(found["prediction"]):
+        assert labels == ";".join(name for name in names if float(found[f"p_{name}"][row]) > 0.5)
+    right = [name in labels.split(";") for labels in found["prediction"] for name in names]
+    true = [cell == "1" for line in WEATHER for cell in line.split(",")[2:]]
+    every = metrics(cli, forms / "multilabel", "--split=all")["all"]
+    assert np.mean(np.array(right) == true) == pytest.approx(every["accuracy"])
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("sigmoid", "breast_cancer"), ("log_softmax", "digits")])
+def test_predictions_of_a_model_that_gives_probabilities(cli, forms, inputs, tmp_path, name, dataset):
+    arrays = predicted(cli, forms / name, inputs[dataset], tmp_path / "out.npz")
+    np.testing.assert_allclose(arrays["probabilities"].sum(1), 1, rtol=1e-6)
+    chosen = arrays["classes"][arrays["probabilities"].argmax(1)]
+    assert arrays["prediction"].tolist() == chosen.tolist()
+    target = {"breast_cancer": load_breast_cancer, "digits": load_digits}[dataset]()
+    right = np.mean(chosen == target.target_names[target.target].astype(str))
+    assert right == metrics(cli, forms / name, "--split=all")["all"]["accuracy"] > 0.8
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_says_the_same(cli, runs, inputs, tmp_path, name):
     text, columns, arrays = (
@@ -612,6 +699,12 @@ def test_an_exported_model_gives_what_the_model_gives(cli, runs, trained, kind, 
     torch.testing.assert_close(outputs, run.player.model.eval()(inputs).detach(), rtol=1e-4, atol=1e-5)
     refused(cli, 2, r"'.*' is there already; --force overwrites it, .*", "export", runs[name], "--format", kind)
     assert printed(cli, "export", runs[name], "--format", kind, "--force") == out
+
+
+def test_an_exported_model_ends_in_its_activation(cli, forms, tmp_path):
+    printed(cli, "export", forms / "sigmoid", "--output", tmp_path / "model.pt2")
+    outputs = torch.export.load(tmp_path / "model.pt2").module()(torch.randn(7, 30))
+    assert ((outputs > 0) & (outputs < 1)).all()
 
 
 def test_where_an_export_goes(cli, runs, tmp_path):
