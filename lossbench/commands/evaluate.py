@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lossbench.commands.load import Saved, refuse_changes, saved, warn
 from lossbench.commands.usage import OF_EVALUATE, Asked
 from lossbench.config import NO_MATTER
 from lossbench.console import console, say
+from lossbench.data import DatasetOptions
 from lossbench.data.csv import csv
 from lossbench.data.inputs import read_source
 from lossbench.data.table_encoding import TableEncoding
@@ -29,7 +30,7 @@ from lossbench.errors import CheckpointError, ConfigError
 from lossbench.observe.run_dir import finite
 from lossbench.saved import key_of
 
-OF_TRAINING = ("dataset.split", "dataset.standardize", "dataset.imbalance", "dataset.weight")
+OF_TRAINING = {f"dataset.{option.name}" for option in fields(DatasetOptions)}.difference(NO_MATTER)
 
 
 def run(asked: Asked) -> None:
