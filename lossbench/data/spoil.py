@@ -1,7 +1,7 @@
 """Training rows made harder on purpose: fewer of them, wrong labels, outliers.
 
-Each option has a random stream of its own, drawn for every row of the data set: what happens to a row depends on the
-seed and the row, not on the other options, and a larger share spoils the same rows and more.
+Each option has a random stream of its own. Label noise and outliers are drawn for every row of the data set, so that
+what a spoiled row becomes depends on the seed and the row alone; a larger share spoils the same rows and more.
 """
 
 from __future__ import annotations
