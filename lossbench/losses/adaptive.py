@@ -32,7 +32,8 @@ def adaptive_robust(
     parabola s / 2, in the target's (standardised) units. Both may be tensors that require a gradient.
     Source: Barron 2019, "A General and Adaptive Robust Loss Function".
     """
-    return per_example(_general(((pred - target) / scale).square(), shape))
+    error = (pred - target) / scale
+    return per_example(_general(error, *_bounded(shape, error.dtype)))
 
 
 class AdaptiveRobust(nn.Module):
@@ -75,29 +76,37 @@ class AdaptiveRobust(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         shape, scale = self.shape, self.scale
-        values = adaptive_robust(pred, target, shape=shape, scale=scale)
-        if isinstance(shape, Tensor) and isinstance(scale, Tensor):
-            values = values + (scale.log() + log_partition(shape))
-        return values
+        if not isinstance(shape, Tensor) or not isinstance(scale, Tensor):
+            return adaptive_robust(pred, target, shape=shape, scale=scale)
+        a, b = _bounded(shape, pred.dtype)
+        return per_example(_general((pred - target) / scale, a, b)) + (scale.log() + _log_partition(a, b))
 
 
 def log_partition(shape: Tensor) -> Tensor:  # () -> ()
-    """log Z(a) = log of the integral of exp(-rho(x, a, 1)) over all real x, for a in [0, 2].
+    """log Z(a) = log of the integral of exp(-rho(x, a, 1)) over all real x, for a in [0, 2]."""
+    return _log_partition(*_bounded(shape, shape.dtype))
 
-    With x = exp(u) the integrand is analytic in a strip around the real axis that does not narrow with a, so that
-    the plain sum over equal steps is exact to about 1e-13.
+
+def _log_partition(a: Tensor, b: Tensor) -> Tensor:
+    """With x = exp(u) the integrand is analytic in a strip around the real axis that does not narrow with a.
+
+    So the plain sum over equal steps is exact to about 1e-13.
     """
-    u = torch.linspace(-_REACH, _REACH, _STEPS + 1, dtype=shape.dtype, device=shape.device)
+    u = torch.linspace(-_REACH, _REACH, _STEPS + 1, dtype=a.dtype, device=a.device)
     both_sides = 2 * (2 * _REACH / _STEPS)
-    return torch.logsumexp(u - _general((2 * u).exp(), shape), 0) + math.log(both_sides)
+    return torch.logsumexp(u - _general(u.exp(), a, b), 0) + math.log(both_sides)
 
 
-def _general(squared: Tensor, shape: Tensor | float) -> Tensor:
-    """rho of s = `squared`, by its definition at a shape as near to 2, 0 and -inf as the type can tell."""
-    eps = torch.finfo(squared.dtype).eps
-    a = torch.as_tensor(shape, dtype=squared.dtype).clamp_min(-1 / eps)
+def _general(error: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """rho by its definition, (b / a) ((e^2 / b + 1)^(a / 2) - 1)."""
+    return b / a * torch.expm1(a / 2 * torch.log1p(error.square() / b))
+
+
+def _bounded(shape: Tensor | float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """a and b = |a - 2|, as near to the singular shapes 2, 0 and -inf as the type can tell."""
+    eps = torch.finfo(dtype).eps
+    a = torch.as_tensor(shape, dtype=dtype).clamp_min(-1 / eps)
     # Nearer to 0 the derivative by the shape would be lost in rounding; a shape at 0 still gets one, and can leave it.
-    least = eps ** (7 / 8)
-    a = a + (torch.where(a.abs() < least, least, a) - a).detach()
-    b = (a - 2).abs().clamp_min(eps)
-    return b / a * torch.expm1(a / 2 * torch.log1p(squared / b))
+    least = eps ** (7 / 8) / 2
+    a = torch.where(a.abs() < least, a + 2 * least, a)
+    return a, (a - 2).abs().clamp_min(eps)

@@ -61,8 +61,10 @@ def log_cosh(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (
     """
     error = pred - target
     far = F.softshrink(error, _FAR)
+    near = error - far
     # cosh(e)^2 = 1 + sinh(e)^2: unlike softplus(-2 e) - log 2, nothing cancels where e is small.
-    return per_example(torch.log1p(torch.sinh(error - far).square()) / 2 + far.abs())
+    twice_sinh = torch.expm1(near) - torch.expm1(-near)  # several times faster than torch.sinh on the CPU
+    return per_example(torch.log1p(twice_sinh.square() / 4) / 2 + far.abs())
 
 
 def mse_mae(
