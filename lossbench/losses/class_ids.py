@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lossbench.losses.fused import Kernel
+
+CACHED = 2**16  # numbers
 
 
 def per_class(numbers: Any, logits: Tensor) -> Tensor:
@@ -30,38 +36,32 @@ def true_class(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tenso
     For losses that see the logits through p_y alone. The first is cross-entropy.
     """
     kept, ids = split_ignored(labels, ignore_index)
-    surprise, _ = _Surprise.apply(at_least_float32(logits), ids[:, None])
-    surprise = surprise.squeeze(1).where(kept, 0)
+    surprise = _SURPRISE(at_least_float32(logits), ids).where(kept, 0)
     wrong = -torch.expm1(-surprise)  # 1 - p_y, without cancelling where p_y is near 1
     return surprise, wrong, kept.to(surprise.dtype)
 
 
-class _Surprise(torch.autograd.Function):
-    """(N, C) logits and (N, 1) ids to -log p_y (N, 1), and p (N, C), which its gradient is made of.
+def _surprise(logits: Tensor, ids: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
+    return F.cross_entropy(logits, ids, reduction="none")
 
-    torch's cross_entropy keeps log p, and for the gradient takes the exponential again and fills a matrix with the
-    label's zeros. With p kept there is neither, and the largest p, which cannot underflow, gives the sum that p lost.
-    """
 
-    generate_vmap_rule = True
+def _by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """So many rows at once that a processor's cache holds them; all of them on another device."""
+    rows = max(1, CACHED // tensors[0].shape[1]) if tensors[0].device.type == "cpu" else max(1, len(tensors[0]))
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
-    @staticmethod
-    def forward(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        p = logits.softmax(1)
-        behind = logits.amax(1, keepdim=True) - logits.gather(1, ids)
-        return behind - p.amax(1, keepdim=True).log(), p
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(output[1], inputs[1])
-        ctx.set_materialize_grads(False)
+def _surprise_by_rows(logits: Tensor, ids: Tensor) -> Tensor:
+    return torch.cat([_surprise(x, y) for x, y in _by_rows(logits, ids)])
 
-    @staticmethod
-    def backward(ctx: Any, of_surprise: Tensor | None, of_p: Tensor | None) -> tuple[Tensor | None, None]:
-        """p gets a gradient of its own only when this one is differentiated in turn."""
-        p, ids = ctx.saved_tensors
-        first = None if of_surprise is None else (of_surprise * p).scatter_add_(1, ids, -of_surprise)
-        if of_p is None:
-            return first, None
-        second = p * (of_p - (of_p * p).sum(1, keepdim=True))
-        return second if first is None else first + second, None
+
+def _gradient_by_rows(grad: Tensor, logits: Tensor, ids: Tensor) -> Tensor:
+    """grad x (p - [c = y]), for which the softmax is taken again: no matrix but the gradient's own is ever held."""
+    found = torch.empty_like(logits)
+    for x, y, g, to in _by_rows(logits, ids[:, None], grad[:, None], found):
+        torch.softmax(x, 1, out=to)
+        to.mul_(g).scatter_add_(1, y, -g)
+    return found
+
+
+_SURPRISE = Kernel(_surprise, _surprise_by_rows, _gradient_by_rows)

@@ -1,0 +1,90 @@
+"""Losses computed in another way than torch would differentiate them: it keeps less for the gradient, and takes fewer
+passes over large tensors. Values and gradients are those of the plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loss of each row of scores, with a kernel for its value and one for its gradient by the scores.
+
+    Attributes:
+        plain: (scores, *others) -> (N,) in torch's own operations: what vmap and a second derivative take.
+        value: the same.
+        gradient: (gradient of the values, scores, *others) -> gradient of the scores.
+    """
+
+    plain: Callable[..., Tensor]
+    value: Callable[..., Tensor]
+    gradient: Callable[..., Tensor]
+
+    def __call__(self, scores: Tensor, *others: Tensor) -> Tensor:
+        found: Tensor = _Kernel.apply(self, scores, *others)
+        return found
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(kernel: Kernel, scores: Tensor, *others: Tensor) -> Tensor:
+        return kernel.value(scores, *others)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.kernel = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scores, *others = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            (found,) = torch.func.vjp(lambda x: ctx.kernel.plain(x, *others), scores)[1](grad)
+        else:
+            found = ctx.kernel.gradient(grad, scores, *others)
+        return (None, found, *(None for _ in others))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], kernel: Kernel, *tensors: Tensor) -> tuple[Tensor, int]:
+        return torch.vmap(kernel.plain, in_dims[1:])(*tensors), 0
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A function of each number whose slope is known: nothing but its inputs is kept.
+
+    Attributes:
+        value: (x, *constants) -> values; it may work in place on what it makes itself.
+        slope: (x, *constants) -> the derivative by x, in operations that torch can differentiate.
+    """
+
+    value: Callable[..., Tensor]
+    slope: Callable[..., Tensor]
+
+    def __call__(self, x: Tensor, *constants: Tensor) -> Tensor:
+        found: Tensor = _Elementwise.apply(self, x, *constants)
+        return found
+
+
+class _Elementwise(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Elementwise, x: Tensor, *constants: Tensor) -> Tensor:
+        return function.value(x, *constants)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.function = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *constants = ctx.saved_tensors
+        return (None, grad * ctx.function.slope(x, *constants), *(None for _ in constants))
