@@ -25,8 +25,8 @@ def ready(source, seed=0, val=0.15, test=0.15, stratify=True, **options):
     return prepare(source, DatasetOptions(split={}, **options), shares, seed, torch.device("cpu"))
 
 
-def classes(features=POINTS, target=LABELS):
-    return Source(features, target, "multiclass")
+def classes(features=POINTS, target=LABELS, **more):
+    return Source(features, target, "multiclass", **more)
 
 
 def rows(data):
@@ -393,6 +393,8 @@ ERRORS = [
      f"change dataset.split.val and dataset.split.test, {UNSTRATIFIED}"),
     (lambda: ready(Source(POINTS, POINTS[:, 0], "regression"), imbalance=0.1), ConfigError,
      "dataset.imbalance thins classes, and this data set has numbers to predict"),
+    (lambda: ready(classes(target=np.repeat([0, 1, 2], [100, 59, 41]), held_out=40)), DataError,
+     f"class '2' has 1 row, too few to be in every split; leave it out, {UNSTRATIFIED}"),
     (lambda: ready(Source(POINTS, LABELS, "multiclass", held_out=199)), DataError,
      "1 rows are too few to split into training and validation rows"),
     (lambda: ready(Source(POINTS, LABELS, "multiclass", held_out=300)), DataError,
