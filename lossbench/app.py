@@ -224,7 +224,7 @@ def check_choices(overrides: Sequence[str]) -> None:
         group, _, value = override.lstrip("+").partition("=")
         options = value.strip("[]") if group == "experiment" else value  # a list chooses several experiments
         if group in catalog.GROUPS and any(map(_NO_NAME.match, options.split(","))):
-            raise ConfigError(f"{group} must be one of {', '.join(catalog.names(group))}, got '{value}'")
+            raise ConfigError(f"{group} must be one of {catalog.choices(group)}, got '{value}'")
 
 
 def check_config_dir(flags: Sequence[str]) -> None:

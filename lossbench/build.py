@@ -257,7 +257,7 @@ def _direction(data: Data, metric: str, key: str = "trainer.monitor") -> Any:
     if metric not in directions:
         raise ConfigError(
             f"{key}: task {data.task.name} has no metric '{metric}'{did_you_mean(metric, directions)} "
-            f"(has: {', '.join(directions)})"
+            f"(has: {', '.join(name for name in directions if '/' not in name)})"
         )
     return directions[metric]
 

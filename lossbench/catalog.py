@@ -14,6 +14,7 @@ from pathlib import Path
 from lossbench.errors import ConfigError, did_you_mean
 
 GROUPS = ("dataset", "model", "loss", "optim", "scheduler", "trainer", "experiment")
+MANY = 12  # options beyond which a message does not list them
 LISTS = {
     "losses": "loss",
     "datasets": "dataset",
@@ -110,6 +111,14 @@ def read_card(group: str, path: Path) -> Card:
         "\n".join(text).strip(),
         "\n".join(lines[head:]),
     )
+
+
+def choices(group: str) -> str:
+    """The options of a group for a message: where they are many, the command that lists them."""
+    found = names(group)
+    if len(found) <= MANY:
+        return ", ".join(found)
+    return f"those of `lossbench list {next(kind for kind, listed in LISTS.items() if listed == group)}`"
 
 
 def unknown_option(group: str, name: str, choices: Iterable[str]) -> str:

@@ -158,8 +158,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     plain = _resolve(cfg)
     for group in catalog.GROUPS[:-1]:
         if not isinstance(plain.get(group), dict):
-            options = ", ".join(catalog.names(group))
-            raise ConfigError(f"{group} must be one of {options}, got {show(plain.get(group))}")
+            raise ConfigError(f"{group} must be one of {catalog.choices(group)}, got {show(plain.get(group))}")
     known = [*(f.name for f in fields(Root)), *catalog.GROUPS]
     unknown = [k for k in plain if k not in known]
     if unknown:

@@ -86,7 +86,7 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals:
         if key in catalog.GROUPS:
-            return f"choose one: {key}={', '.join(catalog.names(key))}"
+            return f"choose one: {key}=NAME, out of {catalog.choices(key)}"
         return f"'{override}' is not a setting; write key=value"
     if not value:
         return f"{key} has no value; write {key}=VALUE, or {key}=null"

@@ -268,8 +268,8 @@ def _misfit(loss: Loss, task: type[Task], dataset: Call) -> str:
     needs = ", ".join(required(called(loss.calls[0].target)))
     if not needs:
         return f"loss '{loss.name}' takes no field: it needs parameters without a default; {gives}"
-    fits = [name for name in catalog.losses_for(task.name) if name != "default"]
     usual = {"regression": "mse", "binary": "bce", "multilabel": "bce"}.get(task.name, "cross_entropy")
+    fits = [usual, *(name for name in catalog.losses_for(task.name) if name not in ("default", usual))]
     more = f", ... {len(fits) - _NAMED} more (lossbench list losses)" if len(fits) > _NAMED else ""
     given = "".join(f" dataset.{key}={dataset.values[key]}" for key in required(dataset.target))
     tries = f"try: lossbench train dataset={dataset.name}{given} loss={usual}"

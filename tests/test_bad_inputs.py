@@ -121,7 +121,7 @@ FILES = {
     "mine/loss/no_target.yaml": "gamma: 1",
     "mine/loss/typo.yaml": "_target_: mine.pinball\nquantile: 0.9",
     "mine/loss/unknown.yaml": "_target_: mine.pinball\n1: 2",
-    "mine/loss/nll.yaml": "_target_: torch.nn.NLLLoss",
+    "mine/loss/torch_nll.yaml": "_target_: torch.nn.NLLLoss",
     "mine/loss/huber1.yaml": "_target_: torch.nn.HuberLoss",
     "mine/optim/lbfgs.yaml": "_target_: torch.optim.LBFGS\nlr: 1",
     "broken.py": "def loss(:",

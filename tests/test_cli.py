@@ -73,7 +73,7 @@ def test_a_reader_that_leaves_early_is_no_error(words):
         ("lossbench train dataset.split.", [f"dataset.split.{key}=" for key in ("stratify", "test", "val")]),
         ("lossbench train -m seed=0,1 loss=fo", ["loss=focal"]),
         ("lossbench train 'seed=range(0,3)' loss=fo", ["loss=focal"]),
-        ("lossbench train --config-dir mine loss=so", ["loss=soft"]),
+        ("lossbench train --config-dir mine loss=so", ["loss=soft", "loss=soft_margin"]),
         ("lossbench train --config-dir=mine loss=soft loss.", ["loss.label_smoothing="]),
         ("lossbench train --config", ["--config-dir", "--config-name"]),
         ("lossbench train --config-dir ", []),

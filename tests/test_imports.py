@@ -50,7 +50,7 @@ BELOW = {
     "tasks": (),
     "data": ("tasks",),
     "optim": (),
-    "engine": ("data", "losses.combined", "optim", "tasks"),
+    "engine": ("data", "losses", "optim", "tasks"),
     "observe": ("engine.record", "console"),
     "signatures": (),
     "catalog": (),
