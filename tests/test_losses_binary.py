@@ -87,6 +87,7 @@ def test_by_margin_by_hand(loss, values):
         # The negative: q = 1/2, (1/2)^2 log 2
         ({"gamma_neg": 2.0, "clip": 0.25}, [math.log(4 / 3) / 4, LOG2 / 4, 1.5 * LOG2]),
         ({"gamma_pos": 0.0, "clip": 0.75}, [math.log(4 / 3), 0, 2 * LOG2]),  # q = 0: the negative costs nothing
+        ({"gamma_pos": 0.0, "gamma_neg": 0.0, "clip": 0.8}, [math.log(4 / 3), 0, 2 * LOG2]),
         ({"gamma_neg": 0.0, "gamma_pos": 0.0, "clip": 0.0}, [math.log(4 / 3), 2 * LOG2, 2 * LOG2]),  # is bce
     ],
 )

@@ -89,6 +89,7 @@ def test_chi2_of_two_by_hand(radius, expected):
     """q = (1/2 - d, 1/2 + d) is at 2 d^2: 0 and 2 give 1 + 2 sqrt(radius / 2), up to 2 on the worst alone."""
     equal(chi2_dro(tensor([0.0, 2.0]), radius=radius), expected)
     equal(chi2_dro(tensor([7.0, 9.0]), weights=tensor([3.0, 3.0]), radius=radius), 7 + expected)
+    equal(chi2_dro(tensor([-3.0, -1.0, 0.0]), weights=tensor([1.0, 1.0, 0.0]), radius=radius), expected - 3)
 
 
 def test_chi2_is_mean_and_deviation_while_the_radius_is_small(values):
