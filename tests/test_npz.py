@@ -32,6 +32,7 @@ TARGETS = {
     "floats": ([0.0, 1.0, 0.0] * 2, "regression", (), [0, 1, 0] * 2),
     "a column": ([[0.5], [1.5], [2.5]] * 2, "regression", (), [0.5, 1.5, 2.5] * 2),
     "rows of 0 and 1": ([[0, 1, 1], [1, 0, 0]] * 3, "multilabel", ("0", "1", "2"), [[0, 1, 1], [1, 0, 0]] * 3),
+    "rows with one 1 each": ([[0, 1], [1, 0]] * 3, "multilabel", ("0", "1"), [[0, 1], [1, 0]] * 3),
     "rows of truth values": ([[False, True], [True, True]] * 3, "multilabel", ("0", "1"), [[0, 1], [1, 1]] * 3),
     "rows of 0.0 and 1.0": ([[0.0, 1, 1], [1, 0, 0]] * 3, "multilabel", ("0", "1", "2"), [[0, 1, 1], [1, 0, 0]] * 3),
     "rows of probabilities": (SHARES, "multiclass", ("0", "1", "2"), SHARES),

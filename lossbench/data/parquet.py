@@ -54,6 +54,8 @@ def parquet(
     every = Table({name: np.empty(found.num_rows, dtype=object) for name in found.column_names})
     columns, notes = {}, []
     for name in select(every, target, drop, categorical).columns:
+        if name.startswith(INDEX):
+            continue
         kind, column = found.schema.field(name).type, found.column(name)
         if name in categorical or _are_words(kind):
             columns[name] = as_words(column.to_pylist())
@@ -61,9 +63,8 @@ def parquet(
             columns[name] = column.cast("float64", safe=False).to_numpy()
         elif name in names_of(target):
             raise DataError(f"the target '{name}' holds {kind}: a target must be numbers or words")
-        elif not name.startswith(INDEX):
+        else:
             notes.append(f"column '{name}' holds {kind}: left out (dataset.categorical=[{name}] reads it as words)")
-    columns = {name: column for name, column in columns.items() if not name.startswith(INDEX)}
     return table_source(
         path, Table(columns), lambda row: f"row {row}", target=target, task=task, categorical=categorical, notes=notes
     )
