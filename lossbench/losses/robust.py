@@ -8,6 +8,7 @@ An example of weight 0 is left out. The result is a scalar.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -24,7 +25,9 @@ def cvar(values: Tensor, *, weights: Tensor | None = None, level: Annotated[floa
     Source: Rockafellar and Uryasev 2000, "Optimization of Conditional Value-at-Risk"; on batches, Levy et al. 2020.
     """
     losses, shares = _distribution(values, weights)
-    losses, order = losses.sort(descending=True)
+    # Of even shares, no more than these can count.
+    most = len(losses) if weights is not None else min(len(losses), math.ceil(level * len(losses)))
+    losses, order = losses.topk(most)
     shares = shares.gather(0, order)
     before = shares.cumsum(0) - shares
     taken = torch.minimum((level - before).clamp_min(0), shares)
