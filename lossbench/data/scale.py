@@ -18,6 +18,8 @@ ROUNDING = 1e-12  # a deviation below this share of the mean is rounding, not in
 
 def unusable(values: NDArray[np.number]) -> tuple[int, ...] | None:
     """The place of the first value that is NaN, infinite or beyond float32; None if there is none."""
+    if values.size == 0 or (values.min() >= -LARGEST and values.max() <= LARGEST):  # quick; False where one is NaN
+        return None
     bad = np.argwhere(~(np.abs(values) <= LARGEST))
     return tuple(bad[0].tolist()) if len(bad) else None
 
