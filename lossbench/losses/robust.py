@@ -25,9 +25,12 @@ def cvar(values: Tensor, *, weights: Tensor | None = None, level: Annotated[floa
     Source: Rockafellar and Uryasev 2000, "Optimization of Conditional Value-at-Risk"; on batches, Levy et al. 2020.
     """
     losses, shares = _distribution(values, weights)
-    # Of even shares, no more than these can count.
-    most = len(losses) if weights is not None else min(len(losses), math.ceil(level * len(losses)))
-    losses, order = losses.topk(most)
+    if weights is None:
+        counted = level * len(losses)
+        worst = losses.topk(min(len(losses), math.ceil(counted)), sorted=False).values
+        # Of the least of them only a part may count.
+        return (worst.sum() - (len(worst) - counted) * worst.min()) / counted
+    losses, order = losses.sort(descending=True)
     shares = shares.gather(0, order)
     before = shares.cumsum(0) - shares
     taken = torch.minimum((level - before).clamp_min(0), shares)
