@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.fused import Kernel
+from lossbench.losses.shape import at_least_float32
 
 CACHED = 2**16  # numbers
 
@@ -23,11 +24,6 @@ def split_ignored(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:  
     """Which labels count, and the labels with class 0 in place of the others, so that each can be an index."""
     kept = labels != ignore_index
     return kept, labels.where(kept, 0)
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """As torch's own losses do under autocast: half precision cannot hold what a loss adds up."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def true_class(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:

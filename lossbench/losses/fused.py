@@ -73,8 +73,6 @@ class Elementwise:
 
 
 class _Elementwise(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(function: Elementwise, x: Tensor, *constants: Tensor) -> Tensor:
         return function.value(x, *constants)
@@ -88,3 +86,12 @@ class _Elementwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *constants = ctx.saved_tensors
         return (None, grad * ctx.function.slope(x, *constants), *(None for _ in constants))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], function: Elementwise, *tensors: Tensor) -> tuple[Tensor, int]:
+        """The same function of one dimension more."""
+        stacked = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, in_dims[1:], strict=True)
+        ]
+        return function(*stacked), 0

@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from lossbench.losses.shape import exp_linear, per_example
+from lossbench.losses.fused import Elementwise
+from lossbench.losses.shape import EXP_LIMIT, exp_linear, per_example
 
 
 def poisson_nll(log_rate: Tensor, counts: Tensor, *, full: bool = False) -> Tensor:
@@ -21,7 +22,7 @@ def poisson_nll(log_rate: Tensor, counts: Tensor, *, full: bool = False) -> Tens
     the value and not the gradient.
     Source: Nelder and Wedderburn 1972, "Generalized Linear Models"; `torch.nn.functional.poisson_nll_loss`.
     """
-    values = exp_linear(log_rate) - counts * log_rate
+    values = _POISSON(log_rate, counts)
     return per_example(values + _stirling(counts) if full else values)
 
 
@@ -44,6 +45,11 @@ def gaussian_nll(
     bounded = variance + (variance.clamp_min(eps) - variance).detach()
     values = (bounded.log() + (pred - target).square() / bounded) / 2
     return per_example(values + math.log(2 * math.pi) / 2 if full else values)
+
+
+_POISSON = Elementwise(
+    lambda x, k: exp_linear(x).addcmul_(k, x, value=-1), lambda x, k: x.clamp_max(EXP_LIMIT).exp() - k
+)
 
 
 def _stirling(counts: Tensor) -> Tensor:

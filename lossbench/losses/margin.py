@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lossbench.losses.binary import bce
-from lossbench.losses.shape import exp_linear, per_example
+from lossbench.losses.fused import Elementwise
+from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear, per_example
 
 Margin = Annotated[float, "[0, inf)"]
 
@@ -28,7 +29,7 @@ def hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
     `hinge_embedding_loss`, which is about distances.
     """
     # At the margin itself the slope is -1, as in scikit-learn: with margin 0 a model could not leave 0 otherwise.
-    return _by_margin(lambda s: torch.where(s <= margin, margin - s, 0), logits, targets)
+    return _by_margin(lambda s: (margin - s).relu_(), lambda s: -(s <= margin).to(s.dtype), logits, targets)
 
 
 def squared_hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
@@ -39,7 +40,7 @@ def squared_hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> T
     Hyperparameters: `margin` m, how far on its side a logit must be to cost nothing.
     Source: Lee and Mangasarian 2001, "SSVM: A Smooth Support Vector Machine"; as scikit-learn's `SGDClassifier`.
     """
-    return _by_margin(lambda s: (margin - s).clamp_min(0).square(), logits, targets)
+    return _by_margin(lambda s: (margin - s).relu_().square(), lambda s: -2 * (margin - s).relu(), logits, targets)
 
 
 def modified_huber(logits: Tensor, targets: Tensor) -> Tensor:
@@ -52,11 +53,10 @@ def modified_huber(logits: Tensor, targets: Tensor) -> Tensor:
     """
 
     def loss(s: Tensor) -> Tensor:
-        short = (1 - s).clamp_min(0)
-        near = short.clamp_max(2)
-        return near * (2 * short - near)
+        near = (1 - s).clamp_(0, 2)
+        return (1 - s).mul_(2).sub_(near).mul_(near)
 
-    return _by_margin(loss, logits, targets)
+    return _by_margin(loss, lambda s: -2 * (1 - s).clamp(0, 2), logits, targets)
 
 
 def exponential(logits: Tensor, targets: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def exponential(logits: Tensor, targets: Tensor) -> Tensor:
     Source: Freund and Schapire 1997; Friedman, Hastie and Tibshirani 2000, "Additive Logistic Regression". Its minimum
     is at half the log-odds: sigmoid(2 s) estimates the probability.
     """
-    return _by_margin(lambda s: exp_linear(-s), logits, targets)
+    return _by_margin(lambda s: exp_linear(-s), lambda s: -(-s).clamp_max(EXP_LIMIT).exp(), logits, targets)
 
 
 def soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
@@ -81,6 +81,13 @@ def soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
     return bce(logits, targets)
 
 
-def _by_margin(loss: Callable[[Tensor], Tensor], logits: Tensor, targets: Tensor) -> Tensor:
+def _by_margin(
+    loss: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], logits: Tensor, targets: Tensor
+) -> Tensor:
     """The mean over both labels of the loss of the margin, and over an example's labels."""
-    return per_example(targets * loss(logits) + (1 - targets) * loss(-logits))
+    both = Elementwise(
+        lambda s, t: torch.lerp(loss(-s), loss(s), t),
+        lambda s, t: torch.lerp(-slope(-s), slope(s), t),
+    )
+    logits = at_least_float32(logits)
+    return per_example(both(logits, targets.to(logits.dtype)))

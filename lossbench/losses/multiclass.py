@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.class_ids import at_least_float32, per_class, split_ignored, true_class
+from lossbench.losses.class_ids import per_class, split_ignored, true_class
 from lossbench.losses.marks import ClassAlpha, ClassWeight, not_differentiable
-from lossbench.losses.shape import power
+from lossbench.losses.shape import at_least_float32, power
 
 
 def cross_entropy(

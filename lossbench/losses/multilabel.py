@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.shape import per_example, power
+from lossbench.losses.fused import Kernel
+from lossbench.losses.shape import at_least_float32, per_example, power
 
 
 def multilabel_margin(logits: Tensor, multi_hot: Tensor) -> Tensor:  # (N, K), (N, K) -> (N,)
@@ -17,13 +18,33 @@ def multilabel_margin(logits: Tensor, multi_hot: Tensor) -> Tensor:  # (N, K), (
 
     j runs over the labels that hold and i over those that do not. An example with none or all of the labels costs 0.
 
-    Shapes: logits (N, K); multi_hot (N, K) of 0 and 1; returns (N,). It takes memory for N x K x K numbers.
+    Shapes: logits (N, K); multi_hot (N, K) of 0 and 1; returns (N,). Under vmap, or differentiated twice, it takes
+    memory for N x K x K numbers.
     Source: Crammer and Singer 2001 for several labels; equals `torch.nn.functional.multilabel_margin_loss`, whose
-    kernel wants the labels as a padded list of ids, and cannot be differentiated twice.
+    kernel wants the labels as a padded list of ids, and can neither be stacked by vmap nor differentiated twice.
     """
+    return _PAIRS(at_least_float32(logits), multi_hot)
+
+
+def _pairs(logits: Tensor, multi_hot: Tensor) -> Tensor:
     short = (1 - logits[:, :, None] + logits[:, None, :]).clamp_min(0)  # (N, j, i)
-    pairs = multi_hot[:, :, None] * (1 - multi_hot[:, None, :])
-    return (pairs * short).sum((1, 2)) / logits.shape[1]
+    holds = multi_hot > 0.5
+    return (short * (holds[:, :, None] & ~holds[:, None, :])).sum((1, 2)) / logits.shape[1]
+
+
+def _padded(multi_hot: Tensor) -> Tensor:
+    """The ids of the labels that hold, in order, and -1 behind them: torch's form."""
+    labels = multi_hot.shape[1]
+    ids = torch.arange(labels, device=multi_hot.device).where(multi_hot > 0.5, labels).sort(1).values
+    return ids.where(ids < labels, -1)
+
+
+def _pairs_gradient(grad: Tensor, logits: Tensor, multi_hot: Tensor) -> Tensor:
+    holds = (multi_hot > 0.5).to(logits.dtype)
+    return torch.ops.aten.multilabel_margin_loss_backward(grad, logits, _padded(multi_hot), 0, holds)
+
+
+_PAIRS = Kernel(_pairs, lambda x, hot: F.multilabel_margin_loss(x, _padded(hot), reduction="none"), _pairs_gradient)
 
 
 def multilabel_soft_margin(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from lossbench.losses.fused import Elementwise
+
+EXP_LIMIT = 30.0
 
 
 def per_example(values: Tensor) -> Tensor:  # (N, ...) -> (N,)
@@ -12,12 +15,18 @@ def per_example(values: Tensor) -> Tensor:  # (N, ...) -> (N,)
     return values.flatten(1).mean(1) if values.dim() > 1 else values
 
 
-def exp_linear(x: Tensor, limit: float = 30.0) -> Tensor:
+def at_least_float32(scores: Tensor) -> Tensor:
+    """As torch's own losses do under autocast: half precision cannot hold what a loss adds up."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def exp_linear(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
     """exp(x) up to the limit, and above it the line that continues it: once differentiable, and no overflow."""
-    # where and relu, not clamp: at the limit itself the gradient comes from the first factor, once.
-    return torch.exp(torch.where(x > limit, limit, x)) * (1 + F.relu(x - limit))
+    return Elementwise(
+        lambda x: x.clamp_max(limit).exp_().mul_((x - limit).relu_().add_(1)), lambda x: x.clamp_max(limit).exp()
+    )(x)
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
     """base^exponent for base >= 0, with a finite gradient at 0 also where 0 < exponent < 1."""
-    return base.clamp_min(torch.finfo(base.dtype).tiny) ** exponent
+    return base**exponent if exponent >= 1 else base.clamp_min(torch.finfo(base.dtype).tiny) ** exponent

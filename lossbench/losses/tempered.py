@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossbench.losses.class_ids import at_least_float32
+from lossbench.losses.shape import at_least_float32
 
 NEWTON_STEPS = 8
 
