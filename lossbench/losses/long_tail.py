@@ -62,7 +62,7 @@ def ldam(
 
     Shapes: logits (N, C), in the paper cosines (normalised features and class vectors); labels (N,) class ids;
     class_counts n (C,), at least 1 each; returns (N,) values and the weights (N,) of their mean.
-    Hyperparameters: `max_margin`; `scale`, made for cosines: for ordinary logits try 1; `weight` per class, as for
+    Hyperparameters: `max_margin`; `scale`, by default the paper's, for cosines; `weight` per class, as for
     cross_entropy (the paper turns it on late in training); `ignore_index`, the id that counts for nothing.
     Source: Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss".
     """
