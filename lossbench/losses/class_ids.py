@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.fused import Kernel
+from lossbench.losses.fused import Kernel, by_rows
 from lossbench.losses.shape import at_least_float32
-
-CACHED = 2**16  # numbers
 
 
 def per_class(numbers: Any, logits: Tensor) -> Tensor:
@@ -41,20 +38,14 @@ def _surprise(logits: Tensor, ids: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
     return F.cross_entropy(logits, ids, reduction="none")
 
 
-def _by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """So many rows at once that a processor's cache holds them; all of them on another device."""
-    rows = max(1, CACHED // tensors[0].shape[1]) if tensors[0].device.type == "cpu" else max(1, len(tensors[0]))
-    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
-
-
 def _surprise_by_rows(logits: Tensor, ids: Tensor) -> Tensor:
-    return torch.cat([_surprise(x, y) for x, y in _by_rows(logits, ids)])
+    return torch.cat([_surprise(x, y) for x, y in by_rows(logits, ids)])
 
 
 def _gradient_by_rows(grad: Tensor, logits: Tensor, ids: Tensor) -> Tensor:
     """grad x (p - [c = y]), for which the softmax is taken again: no matrix but the gradient's own is ever held."""
     found = torch.empty_like(logits)
-    for x, y, g, to in _by_rows(logits, ids[:, None], grad[:, None], found):
+    for x, y, g, to in by_rows(logits, ids[:, None], grad[:, None], found):
         torch.softmax(x, 1, out=to)
         to.mul_(g).scatter_add_(1, y, -g)
     return found

@@ -4,12 +4,21 @@ passes over large tensors. Values and gradients are those of the plain form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+CACHED = 2**16  # so many numbers
+
+
+def by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """So many rows at once that what is made of them stays in a processor's cache; all of them on another device."""
+    first = tensors[0]
+    rows = len(first) if first.device.type != "cpu" else CACHED * len(first) // max(1, first.numel())
+    return zip(*(tensor.split(max(1, rows)) for tensor in tensors), strict=True)
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,10 @@ class Elementwise:
 class _Elementwise(torch.autograd.Function):
     @staticmethod
     def forward(function: Elementwise, x: Tensor, *constants: Tensor) -> Tensor:
-        return function.value(x, *constants)
+        found = torch.empty_like(x)
+        for to, *rows in by_rows(found, x, *constants):
+            to.copy_(function.value(*rows))
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -85,7 +97,13 @@ class _Elementwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *constants = ctx.saved_tensors
-        return (None, grad * ctx.function.slope(x, *constants), *(None for _ in constants))
+        if torch.is_grad_enabled():
+            found = grad * ctx.function.slope(x, *constants)
+        else:
+            found = torch.empty_like(x)
+            for to, by, *rows in by_rows(found, grad, x, *constants):
+                torch.mul(by, ctx.function.slope(*rows), out=to)
+        return (None, found, *(None for _ in constants))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], function: Elementwise, *tensors: Tensor) -> tuple[Tensor, int]:

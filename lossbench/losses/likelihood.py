@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossbench.losses.fused import Elementwise
-from lossbench.losses.shape import EXP_LIMIT, exp_linear, per_example
+from lossbench.losses.shape import EXP_LIMIT, exp_linear_value, per_example
 
 
 def poisson_nll(log_rate: Tensor, counts: Tensor, *, full: bool = False) -> Tensor:
@@ -48,7 +48,7 @@ def gaussian_nll(
 
 
 _POISSON = Elementwise(
-    lambda x, k: exp_linear(x).addcmul_(k, x, value=-1), lambda x, k: x.clamp_max(EXP_LIMIT).exp() - k
+    lambda x, k: exp_linear_value(x).addcmul_(k, x, value=-1), lambda x, k: x.clamp_max(EXP_LIMIT).exp() - k
 )
 
 

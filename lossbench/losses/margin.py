@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossbench.losses.binary import bce
 from lossbench.losses.fused import Elementwise
-from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear, per_example
+from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear_value, per_example
 
 Margin = Annotated[float, "[0, inf)"]
 
@@ -67,7 +67,7 @@ def exponential(logits: Tensor, targets: Tensor) -> Tensor:
     Source: Freund and Schapire 1997; Friedman, Hastie and Tibshirani 2000, "Additive Logistic Regression". Its minimum
     is at half the log-odds: sigmoid(2 s) estimates the probability.
     """
-    return _by_margin(lambda s: exp_linear(-s), lambda s: -(-s).clamp_max(EXP_LIMIT).exp(), logits, targets)
+    return _by_margin(lambda s: exp_linear_value(-s), lambda s: -(-s).clamp_max(EXP_LIMIT).exp(), logits, targets)
 
 
 def soft_margin(logits: Tensor, targets: Tensor) -> Tensor:

@@ -22,9 +22,13 @@ def at_least_float32(scores: Tensor) -> Tensor:
 
 def exp_linear(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
     """exp(x) up to the limit, and above it the line that continues it: once differentiable, and no overflow."""
-    return Elementwise(
-        lambda x: x.clamp_max(limit).exp_().mul_((x - limit).relu_().add_(1)), lambda x: x.clamp_max(limit).exp()
-    )(x)
+    return Elementwise(lambda x: exp_linear_value(x, limit), lambda x: x.clamp_max(limit).exp())(x)
+
+
+def exp_linear_value(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
+    """The value alone, without a gradient."""
+    near = x.clamp_max(limit)
+    return (x - near).add_(1).mul_(near.exp_())
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
