@@ -22,6 +22,7 @@ from lossbench.compose import compose
 from lossbench.data import Fitted
 from lossbench.engine import checkpoint
 from lossbench.errors import ResourceError
+from lossbench.observe.screen import show_summary
 from lossbench.run import execute
 
 IRIS = load_iris()
@@ -306,6 +307,15 @@ def test_evaluate_of_other_rows_with_labels(cli, forms, tmp_path):
     lines = [WEATHER[row] for row in (3, 80, 81)]
     found = metrics(cli, *words[1:-1], f"dataset.path={table(other, lines, 'a,b,wet,warm,odd')}")["all"]
     assert found["accuracy"] > 0.5
+
+
+def test_the_table_of_a_run_leaves_single_classes_to_its_files(trained, capsys):
+    summary = json.loads((trained["iris"][0] / "summary.json").read_text())
+    assert "recall/2" in summary["metrics"]["test"]
+    show_summary(summary, "here", "here")
+    out = capsys.readouterr().out
+    assert "worst_recall" in out
+    assert "recall/" not in out
 
 
 def test_evaluate_prints_a_table_and_writes_json(cli, runs, tmp_path):
