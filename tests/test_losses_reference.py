@@ -199,7 +199,8 @@ def test_asymmetric_is_timms_in_its_float32(logits, yes, gamma_neg, gamma_pos, c
 
 
 @pytest.mark.parametrize(
-    ("shape", "name"), [(1.0, "charbonnier_loss"), (0.0, "cauchy_loss"), (-2.0, "geman_mcclure_loss")]
+    ("shape", "name"),
+    [(1.0, "charbonnier_loss"), (0.0, "cauchy_loss"), (-2.0, "geman_mcclure_loss"), (-math.inf, "welsch_loss")],
 )
 def test_adaptive_robust_at_its_special_shapes_is_kornias(logits, shape, name):
     theirs = getattr(public("kornia.losses"), name)

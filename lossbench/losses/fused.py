@@ -18,7 +18,7 @@ def by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """So many rows at once that what is made of them stays in a processor's cache; all of them on another device."""
     first = tensors[0]
     rows = len(first) if first.device.type != "cpu" else CACHED * len(first) // max(1, first.numel())
-    return zip(*(tensor.split(max(1, rows)) for tensor in tensors), strict=True)
+    return zip(*(torch.split(tensor, max(1, rows)) for tensor in tensors), strict=True)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def _padded(multi_hot: Tensor) -> Tensor:
 
 def _pairs_gradient(grad: Tensor, logits: Tensor, multi_hot: Tensor) -> Tensor:
     holds = (multi_hot > 0.5).to(logits.dtype)
-    return torch.ops.aten.multilabel_margin_loss_backward(grad, logits, _padded(multi_hot), 0, holds)
+    found: Tensor = torch.ops.aten.multilabel_margin_loss_backward(grad, logits, _padded(multi_hot), 0, holds)
+    return found
 
 
 _PAIRS = Kernel(_pairs, lambda x, hot: F.multilabel_margin_loss(x, _padded(hot), reduction="none"), _pairs_gradient)
