@@ -94,6 +94,8 @@ def build(config: Config) -> Run:
     loss = fit(config.loss, type(data.task), config.dataset)
     task = data.task.suited(loss.fields, output=config.model_options.output, levels=loss.levels)
     check_counts(source.target, task)
+    if "counts" in loss.fields and config.dataset_options.outliers:
+        raise ConfigError(f"loss '{loss.name}' takes counts, and dataset.outliers would move them; leave one of them out")
     data = replace(data, fitted=replace(data.fitted, task=task))
     batches = Batches(
         data.train,

@@ -230,7 +230,7 @@ def _bound(loss: Loss, call: Call) -> tuple[dict[str, Any], dict[str, Ends]]:
 
     The word `auto` leaves one to the function's own default.
     """
-    given = {k: v for k, v in call.values.items() if v != "auto"}
+    given = {k: v for k, v in call.values.items() if v != "auto" and not _of_another(loss, call, k)}
     supplied = _supplied(call.target)
     own = sorted((given.keys() & set(supplied)) - set(FILLED["loss"]))
     if own:
@@ -239,6 +239,14 @@ def _bound(loss: Loss, call: Call) -> tuple[dict[str, Any], dict[str, Ends]]:
     fixed = {k: v for k, v in given.items() if k not in courses}
     values = bind(loss.path, call.target, fixed, filled=supplied, owner=loss.name)
     return values, {key: _course(loss, call, key, course) for key, course in courses.items()}
+
+
+def _of_another(loss: Loss, call: Call, key: str) -> bool:
+    """Whether a key is one that only another function of the same name has, and stands at its default."""
+    if key in parameters(call.target):
+        return False
+    others = [parameters(other.target) for other in loss.calls]
+    return any(key in known and known[key].default == call.values[key] for known in others)
 
 
 def _course(loss: Loss, call: Call, key: str, given: Mapping[str, Any]) -> Ends:

@@ -17,6 +17,18 @@ from lossbench.engine.record import Incident, Metrics, StepRow
 from lossbench.errors import plural
 from lossbench.observe.recorder import Sink
 
+# Of a sweep's table, which has a row a job and one line's width: `loss` because the values of different losses cannot be
+# compared, the others because they say much the same as those that are shown.
+_LEFT_OUT = (
+    "loss",
+    "error_rate",
+    "balanced_accuracy",
+    "worst_recall",
+    "average_precision",
+    "brier",
+    "exact_match",
+    "micro_f1",
+)
 LINE_EVERY = 1.0  # seconds between plain lines
 
 
@@ -123,9 +135,9 @@ def _metrics_table(summary: Mapping[str, Any]) -> Table:
 def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], directory: str) -> None:
     """One table over the jobs of a sweep: what was swept, how each ended, and its metrics."""
     table = Table(title=f"sweep: {len(rows)} jobs", title_justify="left")
-    # `loss` is left out: the values of different losses cannot be compared.
-    names = list(dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}) if n != "loss" and _shown(n)))
     monitors = list(dict.fromkeys(row["best"]["metric"] for row in rows if row.get("best")))
+    measured = dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}))
+    names = [n for n in measured if n in monitors or (_shown(n) and n not in _LEFT_OUT)]
     for name in ("job", *swept):
         table.add_column(escape(name), overflow="fold")
     for name in (*(f"val {m}" for m in monitors), *(f"test {n}" for n in names), "s"):
