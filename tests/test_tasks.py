@@ -2,11 +2,14 @@
 
 import math
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
+from lossbench.data import Split
+from lossbench.engine import Objective, Part, evaluate
 from lossbench.errors import ConfigError, DataError
 from lossbench.models.output import with_output
 from lossbench.tasks import TASKS, Binary, Multiclass, Multilabel, Regression, SoftLabels
@@ -366,3 +369,19 @@ def test_a_model_of_another_kind_is_wrapped(model):
     found = with_output(model, "softmax")
     torch.testing.assert_close(found(x), model(x).softmax(-1))
     assert with_output(found, "softmax") is found
+
+
+# Evaluation
+
+
+@EACH
+def test_a_single_number_that_is_not_finite_leaves_no_metric(task):
+    batch = batch_of(task)
+    rows = torch.arange(N)
+    objective = Objective([Part("none", 1.0, lambda field: field.new_zeros(()), task.measured[:1])])
+    for value, usable in ((0.5, True), (math.nan, False)):
+        batch["input"][7, -1] = value
+        split = Split(batch["input"], batch["target"], None, rows)
+        found = evaluate(model_of(task), task, objective, split, batch_size=16, cast=nullcontext)
+        assert list(found) == ["loss", *task.directions]
+        assert all(math.isfinite(number) == usable for number in found.values())
