@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.marks import PositiveAlpha, PositiveWeight
-from lossbench.losses.shape import per_example, power
+from lossbench.losses.shape import at_least_float32, per_example, power
 
 
 def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -> Tensor:
@@ -52,11 +52,12 @@ def binary_focal(
     null for none.
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; equals torchvision's `sigmoid_focal_loss`.
     """
-    values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    # 1 - p_t as a sum of two products: nothing cancels where p_t is near 1.
-    wrong = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
-    values = values * power(wrong, gamma)
+    logits = at_least_float32(logits)
+    targets = targets.to(logits.dtype)
+    # 1 - p_t between two sigmoids: nothing cancels where p_t is near 1.
+    wrong = torch.lerp(torch.sigmoid(logits), torch.sigmoid(-logits), targets)
+    values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * power(wrong, gamma)
     if alpha is not None:
         share = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
-        values = values * (share * targets + (1 - share) * (1 - targets))
+        values = values * (targets * (2 * share - 1) + (1 - share))
     return per_example(values)

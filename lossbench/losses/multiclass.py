@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.class_ids import per_class, split_ignored, true_class
+from lossbench.losses.fused import Kernel
 from lossbench.losses.marks import ClassAlpha, ClassWeight, not_differentiable
 from lossbench.losses.shape import at_least_float32, power
 
@@ -99,14 +100,26 @@ def multi_margin(
     Source: Crammer and Singer 2001, summed over classes as Weston and Watkins 1999; equals
     `torch.nn.functional.multi_margin_loss`.
     """
-    # torch's kernel cannot be stacked by vmap nor differentiated twice.
     kept, ids = split_ignored(labels, ignore_index)
-    index = ids[:, None]
-    gaps = (margin - logits.gather(1, index) + logits).relu().scatter(1, index, 0)
-    values = (gaps**p).mean(1)
+    values = _multi_margin(p, margin)(at_least_float32(logits), ids)
     if weight is not None:
         values = values * per_class(weight, logits)[ids]
     return values.where(kept, 0), kept.to(values.dtype)
+
+
+def _multi_margin(p: int, margin: float) -> Kernel:
+    """torch's kernel, which can neither be stacked by vmap nor differentiated twice."""
+
+    def plain(logits: Tensor, ids: Tensor) -> Tensor:
+        index = ids[:, None]
+        gaps = (margin - logits.gather(1, index) + logits).relu().scatter(1, index, 0)
+        return (gaps**p).mean(1)
+
+    def gradient(grad: Tensor, logits: Tensor, ids: Tensor) -> Tensor:
+        found: Tensor = torch.ops.aten.multi_margin_loss_backward(grad, logits, ids, p, margin, None, 0)
+        return found
+
+    return Kernel(plain, lambda x, ids: F.multi_margin_loss(x, ids, p=p, margin=margin, reduction="none"), gradient)
 
 
 def focal(

@@ -34,14 +34,15 @@ def _pairs(logits: Tensor, multi_hot: Tensor) -> Tensor:
 
 def _padded(multi_hot: Tensor) -> Tensor:
     """The ids of the labels that hold, in order, and -1 behind them: torch's form."""
-    labels = multi_hot.shape[1]
-    ids = torch.arange(labels, device=multi_hot.device).where(multi_hot > 0.5, labels).sort(1).values
-    return ids.where(ids < labels, -1)
+    holds = multi_hot > 0.5
+    ids = holds.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
+    behind = torch.arange(holds.shape[1], device=holds.device) >= holds.sum(1, keepdim=True)
+    return ids.masked_fill_(behind, -1)
 
 
 def _pairs_gradient(grad: Tensor, logits: Tensor, multi_hot: Tensor) -> Tensor:
-    holds = (multi_hot > 0.5).to(logits.dtype)
-    found: Tensor = torch.ops.aten.multilabel_margin_loss_backward(grad, logits, _padded(multi_hot), 0, holds)
+    ids, holds = _padded(multi_hot), (multi_hot > 0.5).to(logits.dtype)
+    found: Tensor = torch.ops.aten.multilabel_margin_loss_backward(grad, logits, ids, 0, holds)
     return found
 
 
