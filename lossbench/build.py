@@ -91,11 +91,14 @@ def build(config: Config) -> Run:
     set_determinism(options.deterministic)
     source = load_source(config.dataset)
     data = prepare(source, config.dataset_options, config.split, seed, device)
-    loss = fit(config.loss, type(data.task), config.dataset)
-    task = data.task.suited(loss.fields, output=config.model_options.output, levels=loss.levels)
+    output = config.model_options.output
+    loss = fit(config.loss, type(data.task), config.dataset, output)
+    task = data.task.suited(loss.fields, output=output, levels=loss.levels)
     check_counts(source.target, task)
     if "counts" in loss.fields and config.dataset_options.outliers:
-        raise ConfigError(f"loss '{loss.name}' takes counts, and dataset.outliers would move them; leave one of them out")
+        raise ConfigError(
+            f"loss '{loss.name}' takes counts, and dataset.outliers would move them; leave one of them out"
+        )
     data = replace(data, fitted=replace(data.fitted, task=task))
     batches = Batches(
         data.train,

@@ -100,7 +100,7 @@ def _no_key(key: str, arguments: Sequence[str]) -> str:
     known = _keys(config)
     if group in catalog.GROUPS and rest:
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{group}=")), None)
-        has = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and k != f"{group}._target_"]
+        has = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and not k.endswith("_target_")]
         close = get_close_matches(rest, has, n=1)
         near = f"; did you mean '{group}.{close[0]}'?" if close else ""
         has_these = f"(has: {', '.join(has) or 'none'})"
@@ -116,13 +116,18 @@ def _composed(arguments: Sequence[str]) -> DictConfig:
     """The config that the group choices among the arguments give."""
     from hydra import compose, initialize_config_dir
 
-    choices = [a for a in arguments if a.partition("=")[0] in catalog.GROUPS and "," not in a]
+    choices = [a for a in arguments if _group(a.partition("=")[0]) in catalog.GROUPS and "," not in a]
     try:
         with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
             paths = ",".join(f"'file://{path.resolve()}'" for path in config_dirs(arguments))
             return compose("config", overrides=[f"hydra.searchpath=[{paths}]", *choices])
     except Exception:  # a second mistake among the choices: the message goes without suggestions
         return DictConfig({})
+
+
+def _group(key: str) -> str:
+    """The group that an argument chooses from: of `+loss@loss.terms.a`, `loss`."""
+    return key.lstrip("+").partition("@")[0]
 
 
 def _keys(config: DictConfig) -> list[str]:

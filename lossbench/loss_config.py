@@ -19,6 +19,7 @@ from lossbench.losses.marks import FromTraining, QuantileLevel
 from lossbench.signatures import bind, convert, hints, no_option, parameters, required, show
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks import TASKS, Task
+from lossbench.tasks.output import FIELD, Output
 
 # A user's own loss, and torch's own, call the task's pair by one of these.
 STAND_INS = {
@@ -133,25 +134,32 @@ def read_loss(given: Mapping[str, Any], choices: Mapping[str, str], path: str = 
     return Loss(name, path, tuple(calls), _read_terms(given.get("terms"), choices, path) if made else {})
 
 
-def needs_of(loss: Call, task: type[Task]) -> tuple[str, ...] | None:
-    """The fields that a loss takes from a task, in the order of its arguments; None where it does not fit."""
+def needs_of(loss: Call, task: type[Task], output: Output | None = None) -> tuple[str, ...] | None:
+    """The fields that a loss takes from a task, in the order of its arguments; None where it does not fit.
+
+    A loss of the user's takes what the model gives: the first of the task's pair, or what `output` states.
+    """
     needs = tuple(required(called(loss.target)))
     if _kind(loss.target) != "plain":
         return needs[1:] if set(needs[1:]) <= set(task.fields) else None
     if needs in STAND_INS and not set(needs) <= set(task.fields):
-        return task.pair
+        given = FIELD[output] if output else task.pair[0]
+        return (given if given in task.fields else task.pair[0], task.pair[1])
     return needs if needs and set(needs) <= set(task.fields) else None
 
 
-def fit(loss: Loss, task: type[Task], dataset: Call) -> Fit:
+def fit(loss: Loss, task: type[Task], dataset: Call, output: Output | None = None) -> Fit:
     """The loss as the task takes it, its hyperparameters checked.
+
+    Args:
+        output: `model.output`, where it is stated.
 
     Raises:
         ConfigError: it does not fit; the message names losses and presets that do, with commands to copy.
     """
-    terms = {key: fit(term, task, dataset) for key, term in loss.terms.items()}
+    terms = {key: fit(term, task, dataset, output) for key, term in loss.terms.items()}
     for call in loss.calls:
-        needs = needs_of(call, task)
+        needs = needs_of(call, task, output)
         if needs is not None:
             values, courses = _bound(loss, call)
             return Fit(loss.name, loss.path, Call(loss.name, call.target, values), courses, needs, terms)

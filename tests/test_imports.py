@@ -47,7 +47,7 @@ def own(name):
 BELOW = {
     "losses": (),
     "models": (),
-    "tasks": (),
+    "tasks": ("losses.shape",),
     "data": ("tasks",),
     "optim": (),
     "engine": ("data", "losses", "optim", "tasks"),

@@ -57,6 +57,11 @@ RUNS = {
     "fp16 accumulate": ("dataset=breast_cancer", *DROPOUT, "trainer.precision=fp16", "trainer.accumulate=3"),
     "bf16": ("dataset=breast_cancer", *DROPOUT, "trainer.precision=bf16", "trainer.clip_norm=0.5", "loss=focal"),
     "images": ("dataset=digits", "model=cnn", "model.channels=[4]", "model.dropout=0.2", "trainer.batch_size=128"),
+    "learned weights": ("loss=uncertainty", "+loss@loss.terms.a=cross_entropy", "+loss@loss.terms.b=poly1", *DROPOUT),
+    "a course": ("loss=focal", "loss.gamma={from: 0, to: 2, over: 0.5}", "dataset.sampler=balanced", *DROPOUT),
+    "groups": ("loss=group_dro", "loss.step_size=1", "dataset.label_noise=0.1", *DROPOUT),
+    "learned shape": ("dataset=diabetes", "loss=adaptive_robust", *DROPOUT),
+    "changed images": ("model=cnn", "model.channels=[4]", "dataset.augment={shift: 1, rotate: 9, noise: 0.1}"),
     "augmented": ("--config-dir", "mine", "dataset=noisy", *DROPOUT, "scheduler=cosine"),
     "workers": ("--config-dir", "mine", "dataset=noisy", *DROPOUT, "dataset.workers=2"),
 }

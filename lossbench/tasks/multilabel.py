@@ -36,9 +36,9 @@ class Multilabel:
     @property
     def directions(self) -> dict[str, str]:
         return {
+            "macro_f1": "max",
             "accuracy": "max",
             "exact_match": "max",
-            "macro_f1": "max",
             "micro_f1": "max",
             "auroc": "max",
             "average_precision": "max",
@@ -68,9 +68,9 @@ class Multilabel:
         right = predicted == positive
         counts = metrics.Counts((predicted & positive).sum(0).double(), predicted.sum(0), positive.sum(0))
         return {
+            "macro_f1": counts.f1().nanmean(),
             "accuracy": right.double().mean(),
             "exact_match": right.all(1).double().mean(),
-            "macro_f1": counts.f1().nanmean(),
             "micro_f1": metrics.f1(predicted, positive),
             "auroc": auroc,
             "average_precision": average_precision,

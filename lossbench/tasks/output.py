@@ -21,7 +21,6 @@ FIELD: Mapping[Output, str] = {
 YES_OR_NO: tuple[Output, ...] = ("logits", "sigmoid")
 ONE_OF_MANY: tuple[Output, ...] = ("logits", "softmax", "log_softmax")
 LOWEST = -100.0  # of a logarithm of a probability, as torch's binary_cross_entropy has it
-STEEPEST = 30.0  # the exponent above which `exponential` goes on in a straight line
 
 _WORDS = {"logits": "logits", "probs": "probabilities", "log_probs": "log-probabilities"}
 _TAKE = {
@@ -79,8 +78,3 @@ def class_fields(raw: Tensor, form: Output) -> dict[str, Callable[[], Tensor]]:
         "log_probs": lambda: raw.log().clamp_min(LOWEST),
         "probs": lambda: raw,
     }
-
-
-def exponential(x: Tensor) -> Tensor:
-    """e^x, which goes on in a straight line above 30, once differentiable, so that nothing overflows."""
-    return x.clamp_max(STEEPEST).exp() * (1 + (x - STEEPEST).clamp_min(0))

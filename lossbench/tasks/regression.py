@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lossbench.errors import ConfigError, DataError
+from lossbench.losses.shape import exp_linear
 from lossbench.tasks import metrics
 from lossbench.tasks.base import Batch, Fields, Model, given, groups, provide
-from lossbench.tasks.output import Output, exponential
+from lossbench.tasks.output import Output
 
 Head = Literal["value", "quantiles", "variance", "log_rate"]
 
@@ -116,11 +117,11 @@ class Regression:
             middle = min(range(len(self.levels)), key=lambda k: abs(self.levels[k] - 0.5))
             return {"pred": lambda: raw[:, middle], "pred_quantiles": lambda: raw}
         if self.head == "variance":
-            return {"pred": lambda: raw[:, 0], "variance": lambda: exponential(raw[:, 1])}
+            return {"pred": lambda: raw[:, 0], "variance": lambda: exp_linear(raw[:, 1])}
         value = raw.squeeze(1)
         if self.head == "log_rate":
             log_rate = value + math.log(self.mean)
-            return {"pred": lambda: (exponential(log_rate) - self.mean) / self.std, "log_rate": lambda: log_rate}
+            return {"pred": lambda: (exp_linear(log_rate) - self.mean) / self.std, "log_rate": lambda: log_rate}
         return {"pred": lambda: value}
 
     def in_units(self, standardised: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class Regression:
     def metrics(self, fields: Fields) -> dict[str, Tensor]:
         found = {name: fields[name].double() for name in self.measured}
         if self.head == "log_rate":
-            rate, counts = exponential(found["log_rate"]), found["counts"]
+            rate, counts = exp_linear(found["log_rate"]), found["counts"]
             return {"deviance": metrics.poisson_deviance(found["log_rate"], counts), **_of_value(rate, counts)}
         target = self.in_units(found["target"])
         if self.head == "quantiles":
