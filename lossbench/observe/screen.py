@@ -17,8 +17,8 @@ from lossbench.engine.record import Incident, Metrics, StepRow
 from lossbench.errors import plural
 from lossbench.observe.recorder import Sink
 
-# Of a sweep's table, which has a row a job and one line's width: `loss` because the values of different losses cannot be
-# compared, the others because they say much the same as those that are shown.
+# Of a sweep's table, which has one line for a job: the values of different losses cannot be compared, and the others
+# say much the same as those that are shown.
 _LEFT_OUT = (
     "loss",
     "error_rate",
