@@ -46,7 +46,7 @@ def show_card(words: Sequence[str]) -> None:
         card = catalog.card(group, name)
         _print(f"{group}={name} (tasks: {card.tasks})\n\n{card.summary}")
         targets = {path: _located(path) for path in re.findall(r"lossbench(?:\.\w+)+", card.body)}
-        docs = {path: (inspect.getdoc(target) or "").partition("\nSource: ") for path, target in targets.items()}
+        docs = {path: _docstring(target).partition("\nSource: ") for path, target in targets.items()}
         explained = {"_target_"}
         for path, target in targets.items():
             _print(_heading(path, target, card))
@@ -71,6 +71,11 @@ def _located(path: str) -> Callable[..., Any]:
     module, _, attribute = path.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def _docstring(target: Callable[..., Any]) -> str:
+    """Without what it raises, which is for programmers."""
+    return re.sub(r"\n+Raises:\n.*", "", inspect.getdoc(target) or "", flags=re.DOTALL)
 
 
 def _heading(path: str, target: Callable[..., Any], card: catalog.Card) -> str:
@@ -113,9 +118,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None
     from rich.markup import escape
     from rich.table import Table
 
+    from lossbench.console import console
+
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for i, name in enumerate(head):
-        table.add_column(name, style=None if i else "bold", no_wrap=i == 0)
+        wide = console.width // 5 if name == "tasks" else None
+        table.add_column(name, style=None if i else "bold", no_wrap=i == 0, max_width=wide)
     for row in rows:
         table.add_row(*map(escape, row))
     return table
