@@ -7,7 +7,10 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits, load_iris
 
 from lossbench.cli import main
@@ -30,7 +33,14 @@ def desk(tmp_path, monkeypatch):
         path.write_text(text)
     iris = load_iris()
     lines = [",".join([*map(str, row), iris.target_names[k]]) for row, k in zip(iris.data, iris.target, strict=True)]
-    np.save(tmp_path / "images.npy", load_digits().images[:5, None] / 16)
+    digits = load_digits()
+    np.save(tmp_path / "images.npy", digits.images[:5, None] / 16)
+    np.savez(tmp_path / "digits.npz", x=digits.images.astype(np.uint8), y=digits.target)
+    pq.write_table(pa.table({"a": iris.data[:, 0], "species": iris.target_names[iris.target]}), "flowers.parquet")
+    for i in range(120):
+        place = tmp_path / "pictures" / str(digits.target[i])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[i] * 15).astype(np.uint8)).save(place / f"{i}.png")
     (tmp_path / "flowers.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
 
 
