@@ -213,13 +213,6 @@ def test_a_diverged_job_is_a_result(cli):
     assert "│ diverged" in out
 
 
-@pytest.mark.parametrize("name", catalog.names("experiment"))
-def test_presets(cli, name):
-    code, out, err = cli("train", f"experiment={name}", "trainer.epochs=2")
-    assert (code, err) == (0, "")
-    assert "completed" in out
-
-
 @pytest.mark.parametrize("loss", catalog.names("loss"))
 @pytest.mark.parametrize("dataset", ["digits", "breast_cancer", "diabetes"])
 def test_every_loss_trains_on_the_data_that_its_card_names(cli, loss, dataset):
