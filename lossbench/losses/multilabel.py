@@ -87,6 +87,7 @@ def asymmetric(
     Source: Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification". With both gammas the same and clip 0
     it is the focal loss without alpha.
     """
+    logits = at_least_float32(logits)
     wrong_pos, wrong_neg = torch.sigmoid(-logits), (torch.sigmoid(logits) - clip).clamp_min(0)
     focus_pos, focus_neg = power(wrong_pos, gamma_pos), power(wrong_neg, gamma_neg)
     if detach_focus:
@@ -94,5 +95,5 @@ def asymmetric(
     # log(1 - q) = min(log(1 - p + m), 0), from log(1 - p) so that it is finite far out also where m is 0.
     least = torch.full((), clip, dtype=logits.dtype, device=logits.device).log()
     log_kept = torch.logaddexp(F.logsigmoid(-logits), least).clamp_max(0)
-    values = targets * focus_pos * F.logsigmoid(logits) + (1 - targets) * focus_neg * log_kept
+    values = torch.lerp(focus_neg * log_kept, focus_pos * F.logsigmoid(logits), targets.to(log_kept.dtype))
     return per_example(-values)
