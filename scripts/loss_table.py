@@ -211,7 +211,7 @@ def main() -> None:
 
 
 HEAD = (
-    f"{'loss':24} {'preset':13} {'metric':17} untrained  trivial    after  +- sd over seeds    best  recovered  CPU s\n"
+    f"{'loss':24} {'preset':13} {'metric':17} untrained  trivial    after  +- sd over seeds    best  recovered  CPU s"
 )
 SHORT_HEAD = "| preset | metric | constant | losses, best first |\n|---|---|---|---|"
 
