@@ -55,12 +55,11 @@ class Loss:
     def kind(self) -> Kind:
         return _kind(self.calls[0].target)
 
-    def leaves(self) -> Iterator[Loss]:
-        """The losses that are made of no others."""
-        if not self.terms:
-            yield self
+    def inner(self) -> Iterator[Loss]:
+        """The losses that it is made of, and those that they are made of."""
         for term in self.terms.values():
-            yield from term.leaves()
+            yield term
+            yield from term.inner()
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,18 @@ def hparams(config: Config) -> dict[str, Any]:
     found["seed"] = config.root.seed
     found["optim.lr"] = config.typed["optim"].get("lr")
     for group in ("loss", "optim", "scheduler", "model", "trainer"):
-        for key, value in config.typed[group].items():
-            if key != "_target_":
-                found[f"{group}.{key}"] = value
+        found |= _flat(group, config.typed[group])
+    return found | {loss.path: loss.name for loss in config.loss.inner()}
+
+
+def _flat(path: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their config keys, those of a loss's terms too; what they call goes without saying."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(f"{path}.{key}", value)
+        elif key != "_target_":
+            found[f"{path}.{key}"] = value
     return found
 
 

@@ -1,6 +1,7 @@
 """Losses put together from others, and hyperparameters that follow a course: against the same written out by hand."""
 
 import csv
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -311,6 +312,8 @@ def test_every_term_weight_and_course_is_recorded(cli):
     assert (float(first["loss.terms.b.gamma"]), float(last["loss.terms.b.gamma"])) == (0.0, 2.0)
     assert float(last["loss"]) == pytest.approx(float(last["loss/a"]) + float(last["loss/b"]))
     assert float(last["weight/a"]) * float(last["loss/a"]) == pytest.approx(1)
+    shown = json.loads((Path("run") / "hparams.json").read_text())["hparams"]
+    assert (shown["loss.terms.a"], shown["loss.terms.b.gamma.to"]) == ("cross_entropy", 2)
     found = scalars(Path("run"))
     assert {"train/loss/a", "train/loss/b", "train/weight/a", "train/loss.terms.b.gamma"} <= found.keys()
     shown = [event.tensor_proto.float_val[0] for event in found["train/loss/b"]]
