@@ -42,7 +42,9 @@ def gaussian_nll(
     Source: Nix and Weigend 1994, "Estimating the Mean and Variance of the Target Probability Distribution";
     `torch.nn.functional.gaussian_nll_loss`, whose check of the variance's sign is left out: it stops vmap.
     """
-    bounded = variance + (variance.clamp_min(eps) - variance).detach()
+    bounded = variance.clone()
+    with torch.no_grad():
+        bounded.clamp_min_(eps)
     values = (bounded.log() + (pred - target).square() / bounded) / 2
     return per_example(values + math.log(2 * math.pi) / 2 if full else values)
 
