@@ -127,7 +127,13 @@ def mean(found: tuple[int, float] | None, now: float) -> list[Event]:
 
 
 def evaluated(step: int, metrics: Mapping[str, Metrics], now: float) -> Event:
-    values = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
+    """The metrics of each split; those of single classes (`recall/3`) of the splits that were not trained on."""
+    values = {
+        f"{split}/{name}": value
+        for split, found in metrics.items()
+        for name, value in found.items()
+        if "/" not in name or split in ("val", "test")
+    }
     values.pop(LOSS, None)  # the tag is every step's own loss; the mean of the epoch has its own
     return _scalars(step, values, now)
 
