@@ -32,8 +32,8 @@ def adaptive_robust(
     parabola s / 2, in the target's (standardised) units. Both may be tensors that require a gradient.
     Source: Barron 2019, "A General and Adaptive Robust Loss Function".
     """
-    error = (pred - target) / scale
-    return per_example(_general(error, *_bounded(shape, error.dtype)))
+    a, b = _bounded(shape, torch.result_type(pred, target))
+    return per_example(_general(_squared(pred, target, scale, b), a, b))
 
 
 class AdaptiveRobust(nn.Module):
@@ -79,7 +79,7 @@ class AdaptiveRobust(nn.Module):
         if not isinstance(shape, Tensor) or not isinstance(scale, Tensor):
             return adaptive_robust(pred, target, shape=shape, scale=scale)
         a, b = _bounded(shape, pred.dtype)
-        return per_example(_general((pred - target) / scale, a, b)) + (scale.log() + _log_partition(a, b))
+        return per_example(_general(_squared(pred, target, scale, b), a, b)) + (scale.log() + _log_partition(a, b))
 
 
 def log_partition(shape: Tensor) -> Tensor:  # () -> ()
@@ -94,12 +94,17 @@ def _log_partition(a: Tensor, b: Tensor) -> Tensor:
     """
     u = torch.linspace(-_REACH, _REACH, _STEPS + 1, dtype=a.dtype, device=a.device)
     both_sides = 2 * (2 * _REACH / _STEPS)
-    return torch.logsumexp(u - _general(u.exp(), a, b), 0) + math.log(both_sides)
+    return torch.logsumexp(u - _general((2 * u).exp() / b, a, b), 0) + math.log(both_sides)
 
 
-def _general(error: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """rho by its definition, (b / a) ((e^2 / b + 1)^(a / 2) - 1)."""
-    return b / a * torch.expm1(a / 2 * torch.log1p(error.square() / b))
+def _squared(pred: Tensor, target: Tensor, scale: Tensor | float, b: Tensor) -> Tensor:
+    """s / b, with one pass over the errors for both divisions."""
+    return (pred - target).square() * (1 / (b * scale**2))
+
+
+def _general(s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """rho by its definition, (b / a) ((s / b + 1)^(a / 2) - 1), from s / b."""
+    return b / a * torch.expm1(a / 2 * torch.log1p(s))
 
 
 def _bounded(shape: Tensor | float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
