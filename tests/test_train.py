@@ -213,14 +213,6 @@ def test_a_diverged_job_is_a_result(cli):
     assert "│ diverged" in out
 
 
-@pytest.mark.parametrize("loss", catalog.names("loss"))
-@pytest.mark.parametrize("dataset", ["digits", "breast_cancer", "diabetes"])
-def test_every_loss_trains_on_the_data_that_its_card_names(cli, loss, dataset):
-    fits = set(catalog.card("loss", loss).fits) & set(catalog.card("dataset", dataset).fits)
-    code, _, err = cli("train", f"loss={loss}", f"dataset={dataset}", *SHORT)
-    assert code == (0 if fits else 2), err
-
-
 @pytest.mark.parametrize("optim", catalog.names("optim"))
 @pytest.mark.parametrize("scheduler", catalog.names("scheduler"))
 def test_every_optimizer_with_every_schedule(cli, optim, scheduler):
