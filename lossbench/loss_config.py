@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from lossbench import catalog
 from lossbench.engine.course import CourseOptions
@@ -274,8 +274,8 @@ def _course(loss: Loss, call: Call, key: str, given: Mapping[str, Any]) -> Ends:
 
 
 def _whole(hint: Any) -> bool:
-    """Whether a hyperparameter is a whole number."""
-    return hint is int or getattr(hint, "__origin__", None) is int
+    """Whether a hyperparameter takes whole numbers, or one of a few values, only."""
+    return hint is int or getattr(hint, "__origin__", None) is int or get_origin(hint) is Literal
 
 
 def _misfit(loss: Loss, task: type[Task], dataset: Call) -> str:

@@ -89,21 +89,28 @@ def _terms(config: Config, objective: Objective, data: Data, batch: Batch, outpu
     for term in terms:
         _check_term(term, len(batch["index"]))
     if config.trainer.accumulate > 1:
-        _check_accumulates(objective, terms)
+        _check_accumulates(config.loss.name, objective, terms)
+    if objective.reduction == "sum" and _normalizes(objective):
+        raise ConfigError("loss.normalize divides by the mean loss of a step; set trainer.reduction=mean")
     return terms
 
 
-def _check_accumulates(objective: Objective, terms: list[Term]) -> None:
+def _normalizes(objective: Objective) -> bool:
+    return any(getattr(part, "normalize", False) for part in objective.parts)
+
+
+def _check_accumulates(loss: str, objective: Objective, terms: list[Term]) -> None:
     """Refuse what cannot be put together from several batches as if they were one."""
     for term in terms:
         if term.values.dim() == 0:
-            raise ConfigError(f"loss '{term.name}' gives a scalar, and trainer.accumulate needs a value per example")
+            name = term.name if len(terms) > 1 else loss
+            raise ConfigError(f"loss '{name}' gives a scalar, and trainer.accumulate needs a value per example")
     if len(terms) > 1 and any(term.weights is not None for term in terms):
         names = ", ".join(term.name for term in terms)
         raise ConfigError(
             f"trainer.accumulate takes one weighted loss, and there are several ({names}); set trainer.accumulate=1"
         )
-    if any(getattr(part, "normalize", False) for part in objective.parts):
+    if _normalizes(objective):
         raise ConfigError("loss.normalize divides by the loss of a whole step; set trainer.accumulate=1")
 
 
