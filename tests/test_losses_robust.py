@@ -97,6 +97,16 @@ def test_chi2_is_mean_and_deviation_while_the_radius_is_small(values):
     equal(chi2_dro(values, radius=radius), values.mean() + math.sqrt(2 * radius) * values.std(correction=0))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [10, 14, 1000])
+def test_chi2_at_radius_0_is_the_plain_mean_in_float32(n, weighted):
+    """Though the shares may add up to a little more than 1."""
+    values = torch.arange(float(n))
+    weights = torch.where(values > 0, 1.0, 1e-9) if weighted else None
+    mean = n / 2 if weighted else (n - 1) / 2
+    assert chi2_dro(values, weights=weights, radius=0.0).item() == approx(mean, rel=5e-7)
+
+
 def primal(values, share, radius):
     """sup of sum q loss by a solver for smooth problems, from the middle and from near the worst example."""
     v, p = values.numpy(), share.numpy()
@@ -274,6 +284,18 @@ def test_group_dro_turns_to_the_worst_group_and_does_not_overflow():
     assert loss.group_weights.tolist() == [0, 1, 0]
 
 
+def test_group_dro_goes_back_to_a_group_however_far_its_weight_had_fallen():
+    """After -130 and -260 in logarithm below the first, 400 steps of +1 and +2."""
+    loss, groups = GroupDRO(step_size=1.0, num_groups=3), torch.tensor([0, 1, 2])
+    for _ in range(130):
+        loss(torch.tensor([2.0, 1.0, 0.0]), groups)
+    assert loss.group_weights.tolist() == [1, 0, 0]
+    for _ in range(400):
+        loss(torch.tensor([0.0, 1.0, 2.0]), groups)
+    assert loss.group_weights.tolist() == [0, 0, 1]
+    assert (loss.log_weights - loss.log_weights[2]).tolist() == approx([-540, -270, 0])
+
+
 def test_group_dro_takes_several_batches_before_it_goes_back():
     """As under gradient accumulation: each batch keeps the weights that it had."""
     loss, groups = GroupDRO(step_size=LOG2, num_groups=2), torch.tensor([0, 1])
@@ -294,7 +316,7 @@ def test_group_dro_keeps_its_weights_with_the_model_and_in_a_stack():
     values = torch.tensor([[1.0, 2.0, 3.0], [5.0, 0.0, 1.0]])
     stacked = vmap(lambda b, v: functional_call(alone[0], b, (v, groups)))(buffers, values)
     equal(stacked, [module(v, groups) for module, v in zip(alone, values, strict=True)])
-    equal(buffers["group_weights"], torch.stack([module.group_weights for module in alone]))
+    equal(buffers["log_weights"], torch.stack([module.log_weights for module in alone]))
 
 
 def test_group_dro_is_differentiable_with_its_weights_held():
@@ -319,6 +341,12 @@ def test_penalties_by_hand():
         equal(found[1], [0, 0])
     both = [tensor([3.0, 4.0]), tensor([12.0, 5.0])]
     equal(l2(both, squared=False), 5 + 13)
+
+
+@pytest.mark.parametrize("penalty", [l1, l2, lambda weights: l2(weights, squared=False)])
+def test_a_penalty_on_nothing_says_so(penalty):
+    with pytest.raises(ValueError, match="no weights to penalise"):
+        penalty([])
 
 
 def test_uncertainty_by_hand():

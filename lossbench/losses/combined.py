@@ -12,7 +12,7 @@ from lossbench.losses.shape import exp_linear
 
 def l1(parameters: Sequence[Tensor]) -> Tensor:  # -> ()
     """The sum of the absolute values of all weights, which pulls many of them to exactly 0; Tibshirani 1996."""
-    return torch.stack([p.abs().sum() for p in parameters]).sum()
+    return _total([p.abs().sum() for p in parameters])
 
 
 def l2(parameters: Sequence[Tensor], *, squared: bool = True) -> Tensor:  # -> ()
@@ -22,8 +22,14 @@ def l2(parameters: Sequence[Tensor], *, squared: bool = True) -> Tensor:  # -> (
     to 0 with a constant force. Its gradient at a tensor of zeros is 0.
     """
     if squared:
-        return torch.stack([p.square().sum() for p in parameters]).sum()
-    return torch.stack([torch.linalg.vector_norm(p) for p in parameters]).sum()
+        return _total([p.square().sum() for p in parameters])
+    return _total([torch.linalg.vector_norm(p) for p in parameters])
+
+
+def _total(of_each: list[Tensor]) -> Tensor:
+    if not of_each:
+        raise ValueError("no weights to penalise: the model has no parameters of two or more dimensions")
+    return torch.stack(of_each).sum()
 
 
 class Uncertainty(nn.Module):

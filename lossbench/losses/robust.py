@@ -61,27 +61,31 @@ class GroupDRO(nn.Module):
 
     Shapes: values and weights (N,); groups (N,) ids 0..G-1; returns ().
     Hyperparameters: `step_size` eta, how fast the weights move; `num_groups` G, in a run that of the data.
+    State: `log_weights` (G,), the logarithms of q: a group whose weight has fallen to 0 can come back.
     Source: Sagawa et al. 2020, "Distributionally Robust Neural Networks for Group Shifts", its online algorithm.
     """
 
-    group_weights: Tensor
+    log_weights: Tensor
 
     def __init__(self, *, step_size: Annotated[float, "[0, inf)"] = 0.01, num_groups: int) -> None:
         super().__init__()
         self.step_size = step_size
-        self.register_buffer("group_weights", torch.full((num_groups,), 1 / num_groups))
+        self.register_buffer("log_weights", torch.full((num_groups,), -math.log(num_groups)))
+
+    @property
+    def group_weights(self) -> Tensor:  # (G,)
+        return self.log_weights.softmax(0)
 
     def forward(self, values: Tensor, groups: Tensor, *, weights: Tensor | None = None) -> Tensor:
         losses, shares = _distribution(values, weights)
-        members = groups[:, None] == torch.arange(len(self.group_weights), device=groups.device)  # (N, G)
+        members = groups[:, None] == torch.arange(len(self.log_weights), device=groups.device)  # (N, G)
         sums, sizes = (torch.where(members, x[:, None], 0).sum(0) for x in (shares * losses, shares))
         means = sums / torch.where(sizes > 0, sizes, 1)
-        group_weights = self.group_weights
+        log_weights = self.log_weights
         if self.training:
-            # As a softmax of logarithms: the same numbers, and no overflow where a loss is large.
-            group_weights = (group_weights.log() + self.step_size * means.detach()).softmax(0)
-            self.group_weights.copy_(group_weights)
-        return (group_weights * means).sum()
+            log_weights = (log_weights + self.step_size * means.detach()).log_softmax(0)
+            self.log_weights.copy_(log_weights)
+        return (log_weights.softmax(0) * means).sum()
 
 
 def _distribution(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -112,11 +116,13 @@ def _chi2_worst(losses: Tensor, shares: Tensor, radius: float) -> Tensor:
     second, first = second - 2 * eta * first + eta.square() * share, first - eta * share
     beyond = ((1 + 2 * radius) * first.square() <= second).sum()
     # Again from the chosen ones alone: the running sums have lost digits.
-    p = torch.where(torch.arange(len(p), device=p.device) <= beyond, p, 0)
+    taken = torch.arange(len(p), device=p.device) <= beyond
+    # The rest adds up to 0 where all are taken, while 1 - share would be what rounding has left.
+    p, rest = torch.where(taken, p, 0), torch.where(taken, 0, p).sum()
     share = p.sum()
     mean = (p * x).sum() / share
     variance = (p * (x - mean).square()).sum() / share
-    eta = mean - (variance / (2 * radius * share - (1 - share)).clamp_min(tiny)).sqrt()
+    eta = mean - (variance / (2 * radius * share - rest).clamp_min(tiny)).sqrt()
     # Below the largest loss, for where q stands on it alone.
     q = shares * (scaled - eta.clamp_max(-eps)).clamp_min(0)
     return q / q.sum()
