@@ -135,6 +135,17 @@ def test_finite_far_out_in_float32(loss, label):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(logits, labels, loss, kind):
+    """Counts that it cannot hold, and logits that it cannot multiply by 30, included."""
+    half, counts = (3000 * logits).to(kind), torch.tensor([70000.0, 5.0, 1.0, 300.0, 9.0])
+    found, _ = loss(half, labels, counts)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, loss(half.float(), labels, counts)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("ignored", [-100, 1])
 def test_ignored_is_the_subset(logits, labels, loss, ignored):
     kept, counts = labels != 1, tensor(COUNTS)

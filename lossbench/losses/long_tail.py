@@ -9,6 +9,7 @@ from torch import Tensor
 from lossbench.losses.class_ids import per_class, split_ignored, true_class
 from lossbench.losses.marks import ClassWeight
 from lossbench.losses.multiclass import cross_entropy
+from lossbench.losses.shape import at_least_float32
 
 
 def logit_adjusted(
@@ -27,6 +28,7 @@ def logit_adjusted(
     for nothing.
     Source: Menon et al. 2021, "Long-tail Learning via Logit Adjustment".
     """
+    logits = at_least_float32(logits)
     counts = per_class(class_counts, logits).clamp_min(1)
     adjusted = logits + tau * (counts / counts.sum()).log()
     surprise, _, kept = true_class(adjusted, labels, ignore_index)
@@ -66,6 +68,7 @@ def ldam(
     cross_entropy (the paper turns it on late in training); `ignore_index`, the id that counts for nothing.
     Source: Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss".
     """
+    logits = at_least_float32(logits)
     counts = per_class(class_counts, logits).clamp_min(1)
     margins = max_margin * (counts / counts.min()) ** -0.25
     ids = split_ignored(labels, ignore_index)[1]
