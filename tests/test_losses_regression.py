@@ -530,6 +530,23 @@ def test_what_cannot_be_learned_is_refused(options):
         AdaptiveRobust(**options)
 
 
+@pytest.mark.parametrize("loss", [AdaptiveRobust(), adaptive_robust, partial(adaptive_robust, shape=0.0)])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(pred, target, loss, kind):
+    pred, target = pred.to(kind), target.to(kind)
+    found = loss(pred, target)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss(pred.float(), target.float()), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch 2.10's compiler has some of its own
+@pytest.mark.parametrize("loss", [AdaptiveRobust(), AdaptiveRobust(learn=False), adaptive_robust])
+def test_it_can_be_compiled_whole(pred, target, loss):
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    equal(compiled(pred, target), loss(pred, target))
+    torch.compiler.reset()
+
+
 def test_shape_and_scale_may_be_tensors_per_example(pred, target):
     shapes, scales = torch.linspace(-3, 2, 40, dtype=torch.float64), torch.linspace(0.1, 2, 40, dtype=torch.float64)
     each = [

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossbench.losses.shape import per_example
+from lossbench.losses.shape import at_least_float32, per_example
 
 _SMALLEST_SCALE = 0.01  # at a perfect fit the likelihood would draw the scale to 0, and gradients grow as 1 / scale
 _REACH, _STEPS = 32.0, 512  # exp(-32) of the integral is left out at either end
@@ -32,7 +32,8 @@ def adaptive_robust(
     parabola s / 2, in the target's (standardised) units. Both may be tensors that require a gradient.
     Source: Barron 2019, "A General and Adaptive Robust Loss Function".
     """
-    a, b = _bounded(shape, torch.result_type(pred, target))
+    pred = at_least_float32(pred)
+    a, b = _bounded(shape, torch.promote_types(pred.dtype, target.dtype))
     return per_example(_general(_squared(pred, target, scale, b), a, b))
 
 
@@ -76,22 +77,19 @@ class AdaptiveRobust(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         shape, scale = self.shape, self.scale
+        values = adaptive_robust(pred, target, shape=shape, scale=scale)
         if not isinstance(shape, Tensor) or not isinstance(scale, Tensor):
-            return adaptive_robust(pred, target, shape=shape, scale=scale)
-        a, b = _bounded(shape, pred.dtype)
-        return per_example(_general(_squared(pred, target, scale, b), a, b)) + (scale.log() + _log_partition(a, b))
+            return values
+        return values + (scale.log() + log_partition(shape.to(values.dtype)))
 
 
 def log_partition(shape: Tensor) -> Tensor:  # () -> ()
-    """log Z(a) = log of the integral of exp(-rho(x, a, 1)) over all real x, for a in [0, 2]."""
-    return _log_partition(*_bounded(shape, shape.dtype))
+    """log Z(a) = log of the integral of exp(-rho(x, a, 1)) over all real x, for a in [0, 2].
 
-
-def _log_partition(a: Tensor, b: Tensor) -> Tensor:
-    """With x = exp(u) the integrand is analytic in a strip around the real axis that does not narrow with a.
-
-    So the plain sum over equal steps is exact to about 1e-13.
+    With x = exp(u) the integrand is analytic in a strip around the real axis that does not narrow with a. So the plain
+    sum over equal steps is exact to about 1e-13.
     """
+    a, b = _bounded(shape, shape.dtype)
     u = torch.linspace(-_REACH, _REACH, _STEPS + 1, dtype=a.dtype, device=a.device)
     both_sides = 2 * (2 * _REACH / _STEPS)
     return torch.logsumexp(u - _general((2 * u).exp() / b, a, b), 0) + math.log(both_sides)
