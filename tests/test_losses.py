@@ -10,7 +10,17 @@ from loss_checks import equal, mean, same_with_gradient, tensor
 from sklearn.utils.class_weight import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 
-from lossbench.losses import bce, binary_focal, cross_entropy, focal, huber, label_smoothing, mae, mse
+from lossbench.losses import (
+    adaptive_label_smoothing,
+    bce,
+    binary_focal,
+    cross_entropy,
+    focal,
+    huber,
+    label_smoothing,
+    mae,
+    mse,
+)
 from lossbench.losses.marks import class_weights, negatives_per_positive, share_of_negatives
 
 LOG2, LOG3 = math.log(2), math.log(3)
@@ -301,6 +311,12 @@ def test_others_only_up_to_an_even_spread(classes):
         label_smoothing(x, torch.tensor([1]), smoothing=1 - 0.5 / classes, others_only=True)
 
 
+@pytest.mark.parametrize("loss", [adaptive_label_smoothing, lambda x, y: label_smoothing(x, y, others_only=True)])
+def test_smoothing_over_the_other_classes_needs_some(loss):
+    with pytest.raises(ValueError, match="needs at least 2 classes"):
+        loss(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
+
+
 # What `balanced` stands for
 
 
@@ -321,10 +337,15 @@ def test_class_weights_of_a_class_without_examples_are_finite():
 
 @pytest.mark.parametrize(
     ("targets", "ratio", "share"),
-    [([1.0, 0.0, 0.0, 0.0], 3, 0.75), ([1.0, 1.0, 0.0, 1.0], 1 / 3, 0.25), ([0.0, 0.0], 2, 1)],
+    [
+        ([1.0, 0.0, 0.0, 0.0], 3, 0.75),
+        ([1.0, 1.0, 0.0, 1.0], 1 / 3, 0.25),
+        ([0.0, 0.0], 2, 1),
+        ([1.0, 1.0, 1.0], 1 / 3, 0),
+    ],
 )
 def test_balanced_on_0_1_targets(targets, ratio, share):
-    """Negatives / positives, and the share of negatives; without positives the ratio stays finite."""
+    """Negatives / positives, and the share of negatives; the ratio stays finite, and above 0."""
     assert negatives_per_positive(torch.tensor(targets), 2).item() == approx(ratio)
     assert share_of_negatives(torch.tensor(targets), 2).item() == approx(share)
 

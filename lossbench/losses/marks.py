@@ -63,9 +63,12 @@ def effective_weights(labels: Tensor, classes: int) -> Tensor:
 
 
 def negatives_per_positive(targets: Tensor, classes: int) -> Tensor:
-    """Negatives / positives, the `pos_weight` that balances 0/1 targets. (N,) -> scalar, (N, K) -> (K,)"""
+    """Negatives / positives, the `pos_weight` that balances 0/1 targets. (N,) -> scalar, (N, K) -> (K,)
+
+    Each is counted as at least 1, so that the ratio is finite and above 0.
+    """
     positives = targets.sum(0)
-    return (len(targets) - positives) / positives.clamp_min(1)
+    return (len(targets) - positives).clamp_min(1) / positives.clamp_min(1)
 
 
 def share_of_negatives(targets: Tensor, classes: int) -> Tensor:

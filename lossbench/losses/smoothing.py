@@ -32,8 +32,8 @@ def label_smoothing(
     """
     if others_only:
         # eps' / C = eps / (C - 1) makes torch's form put exactly 1 - eps on the true class.
-        classes = logits.shape[1]
-        smoothing = smoothing * classes / (classes - 1)
+        others = _others(logits)
+        smoothing = smoothing * (others + 1) / others
         if smoothing > 1:
             raise ValueError("others_only needs smoothing <= (C - 1) / C")
     return cross_entropy(logits, labels, weight=weight, ignore_index=ignore_index, label_smoothing=smoothing)
@@ -62,5 +62,13 @@ def adaptive_label_smoothing(
     kept, ids = split_ignored(labels, ignore_index)
     smoothing = (base * wrong.detach()).clamp_min(min_smoothing)
     # The mean of -log p_c over the others is -log p_y plus the mean of x_y - x_c: the softmax cancels.
-    lead = (logits.gather(1, ids[:, None]) - logits).sum(1) / (logits.shape[1] - 1)
+    lead = (logits.gather(1, ids[:, None]) - logits).sum(1) / _others(logits)
     return (surprise + smoothing * lead).where(kept, 0), weights
+
+
+def _others(logits: Tensor) -> int:
+    """How many classes there are beside the true one, to share what it gives up."""
+    others = logits.shape[1] - 1
+    if others < 1:
+        raise ValueError("smoothing over the other classes needs at least 2 classes")
+    return others
