@@ -107,6 +107,16 @@ def test_chi2_at_radius_0_is_the_plain_mean_in_float32(n, weighted):
     assert chi2_dro(values, weights=weights, radius=0.0).item() == approx(mean, rel=5e-7)
 
 
+@pytest.mark.parametrize("radius", [1e-4, 0.01, 0.1, 1.0])
+@pytest.mark.parametrize("ties", [2, 3, 5])
+def test_chi2_where_the_worst_example_hardly_counts(radius, ties):
+    """In float32 its share is lost in the sums with those behind it."""
+    values, weights = [7.0] + ties * [6.0] + [3.0, 2.0, 1.0, 0.0], [1e-9] + ties * [0.1] + [1.0, 1.0, 1.0, 1e-4]
+    exact = chi2_dro(tensor(values), weights=tensor(weights), radius=radius).item()
+    found = chi2_dro(torch.tensor(values), weights=torch.tensor(weights), radius=radius).item()
+    assert found == approx(exact, rel=1e-6)
+
+
 def primal(values, share, radius):
     """sup of sum q loss by a solver for smooth problems, from the middle and from near the worst example."""
     v, p = values.numpy(), share.numpy()

@@ -12,6 +12,7 @@ import math
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -114,9 +115,10 @@ def _chi2_worst(losses: Tensor, shares: Tensor, radius: float) -> Tensor:
     # E (x - eta)_+ and E (x - eta)_+^2 with eta at each x but the largest; 1 + 2 distance is second / first^2.
     share, first, second, eta = share[:-1], first[:-1], second[:-1], x[1:]
     second, first = second - 2 * eta * first + eta.square() * share, first - eta * share
-    beyond = ((1 + 2 * radius) * first.square() <= second).sum()
-    # Again from the chosen ones alone: the running sums have lost digits.
-    taken = torch.arange(len(p), device=p.device) <= beyond
+    beyond = (1 + 2 * radius) * first.square() <= second
+    # Again from the chosen ones alone: the running sums have lost digits, and may be wrong about the first few.
+    rows = torch.arange(len(p), device=p.device)
+    taken = rows <= F.pad(beyond * rows[1:], (1, 0)).max()
     # The rest adds up to 0 where all are taken, while 1 - share would be what rounding has left.
     p, rest = torch.where(taken, p, 0), torch.where(taken, 0, p).sum()
     share = p.sum()
