@@ -96,8 +96,13 @@ def _unreadable(override: str) -> str:
 def _no_key(key: str, arguments: Sequence[str]) -> str:
     """A key that the composed config does not have; for a group's option, what the option has."""
     group, _, rest = key.partition(".")
-    config = _composed(arguments)
+    config = _composed([a for a in arguments if a.partition("=")[0] != key])
     known = _keys(config)
+    if "@" in key:
+        return _no_term(key, known)
+    if key in known:  # the value is a mapping, with a key that is not there
+        has = [k.removeprefix(f"{key}.") for k in known if k.startswith(f"{key}.")]
+        return f"{key} is given a key that it does not have (has: {', '.join(has) or 'none'})"
     if group in catalog.GROUPS and rest:
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{group}=")), None)
         has = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and not k.endswith("_target_")]
@@ -110,6 +115,15 @@ def _no_key(key: str, arguments: Sequence[str]) -> str:
             return f"no key '{key}'{near} {has_these}"
         return f"{chosen} has no option '{rest}' {has_these}"
     return f"no key '{key}'{did_you_mean(key, known)}"
+
+
+def _no_term(key: str, known: Sequence[str]) -> str:
+    """A choice for a place in the config where none was made."""
+    path = key.partition("@")[2]
+    parent = path.rpartition(".")[0]
+    has = [k for k in known if k.rpartition(".")[0] == parent and f"{k}._target_" in known]
+    near = did_you_mean(path, has)
+    return f"no key '{key}'{near.replace(path, key)}" if near else f"no key '{key}'; +{key}=NAME adds a term"
 
 
 def _composed(arguments: Sequence[str]) -> DictConfig:

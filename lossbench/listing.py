@@ -63,7 +63,8 @@ def show_card(words: Sequence[str]) -> None:
             _verbatim(card.body)
             console.print()
         console.print("Try:")
-        _verbatim(_command(card))
+        measures = any(hasattr(target, "not_differentiable") for target in targets.values())
+        _verbatim(f"lossbench train experiment={card.preset}" if measures else _command(card))
 
 
 def _located(path: str) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, get_origin
 
@@ -33,6 +33,7 @@ STAND_INS = {
 
 Kind = Literal["plain", "robust", "composed"]
 _KINDS: dict[str, Kind] = {"values": "robust", "pieces": "composed"}
+_COURSE = ("from", "to", *(f.name for f in fields(CourseOptions)))
 _NAMED = 8  # losses in a message
 
 
@@ -103,6 +104,8 @@ class Fit:
         """The quantiles that its predictions stand for, as far as it says so."""
         own = [self._level(key) for key in marked(self.call, QuantileLevel)]
         found = own + [term.levels for term in self.terms.values()]
+        if () in own:
+            raise ConfigError(f"{self.path}.quantiles is empty; each number in it is a quantile to predict")
         several = [levels for levels in found if levels]
         if len(set(several)) > 1:
             listed = " and ".join(str(list(levels)) for levels in several)
@@ -125,6 +128,11 @@ def read_loss(given: Mapping[str, Any], choices: Mapping[str, str], path: str = 
     found = [locate("loss", target) for target in (targets if isinstance(targets, list) else [targets])]
     _refuse_measures(name, found)
     made = _kind(found[0]) != "plain"
+    if not made and "terms" in given and not any("terms" in parameters(target) for target in found):
+        raise ConfigError(
+            f"loss '{name}' is one loss, and {path}.terms, which a preset may set, are those of loss=sum or "
+            "loss=uncertainty; take one of these, or leave the preset out"
+        )
     rest = {k: v for k, v in given.items() if k != "_target_" and not (made and k == "terms")}
     calls = [Call(name, target, rest) for target in found]
     for key in rest:
@@ -263,6 +271,9 @@ def _course(loss: Loss, call: Call, key: str, given: Mapping[str, Any]) -> Ends:
         raise ConfigError(no_option(loss.path, key, loss.name, [k for k in known if k not in _supplied(call.target)]))
     if isinstance(call.target, type) or loss.kind == "composed":
         raise ConfigError(f"{path} cannot follow a course: loss '{loss.name}' holds it for itself")
+    unknown = [str(k) for k in given if k not in _COURSE]
+    if unknown:
+        raise ConfigError(no_option(path, unknown[0], path, _COURSE))
     if "to" not in given:
         raise ConfigError(f"{path} must say where it goes, such as {{from: {show(given['from'])}, to: 1, over: 0.5}}")
     hint = hints(call.target).get(key, Any)
@@ -270,7 +281,10 @@ def _course(loss: Loss, call: Call, key: str, given: Mapping[str, Any]) -> Ends:
     if not all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends) or _whole(hint):
         raise ConfigError(f"{path} cannot follow a course: only a number can")
     rest = {k: v for k, v in given.items() if k not in ("from", "to")}
-    return Ends(float(ends[0]), float(ends[1]), CourseOptions(**bind(path, CourseOptions, rest, owner=path)))
+    options = CourseOptions(**bind(path, CourseOptions, rest, owner=path))
+    if options.over > 1 and not options.over.is_integer():
+        raise ConfigError(f"{path}.over must be a share of the run, up to 1, or whole steps, got {options.over:g}")
+    return Ends(float(ends[0]), float(ends[1]), options)
 
 
 def _whole(hint: Any) -> bool:
@@ -287,8 +301,9 @@ def _misfit(loss: Loss, task: type[Task], dataset: Call) -> str:
     fits = [usual, *(name for name in catalog.losses_for(task.name) if name not in ("default", usual))]
     more = f", ... {len(fits) - _NAMED} more (lossbench list losses)" if len(fits) > _NAMED else ""
     given = "".join(f" dataset.{key}={dataset.values[key]}" for key in required(dataset.target))
-    tries = f"try: lossbench train dataset={dataset.name}{given} loss={usual}"
+    inner = loss.path != "loss"
+    tries = f"try: {f'loss@{loss.path}' if inner else f'lossbench train dataset={dataset.name}{given} loss'}={usual}"
     preset = catalog.card("loss", loss.name).preset if loss.name in catalog.names("loss") else ""
-    if preset and loss.path == "loss":
+    if preset and not inner:
         tries += f", or: lossbench train experiment={preset} loss={loss.name}"
     return f"loss '{loss.name}' needs ({needs}); {gives}; fits: {', '.join(fits[:_NAMED])}{more}; {tries}"

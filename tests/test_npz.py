@@ -32,7 +32,6 @@ TARGETS = {
     "floats": ([0.0, 1.0, 0.0] * 2, "regression", (), [0, 1, 0] * 2),
     "a column": ([[0.5], [1.5], [2.5]] * 2, "regression", (), [0.5, 1.5, 2.5] * 2),
     "rows of 0 and 1": ([[0, 1, 1], [1, 0, 0]] * 3, "multilabel", ("0", "1", "2"), [[0, 1, 1], [1, 0, 0]] * 3),
-    "rows with one 1 each": ([[0, 1], [1, 0]] * 3, "multilabel", ("0", "1"), [[0, 1], [1, 0]] * 3),
     "rows of truth values": ([[False, True], [True, True]] * 3, "multilabel", ("0", "1"), [[0, 1], [1, 1]] * 3),
     "rows of 0.0 and 1.0": ([[0.0, 1, 1], [1, 0, 0]] * 3, "multilabel", ("0", "1", "2"), [[0, 1, 1], [1, 0, 0]] * 3),
     "rows of probabilities": (SHARES, "multiclass", ("0", "1", "2"), SHARES),
@@ -94,7 +93,7 @@ def test_images_have_their_channels_first_and_bytes_become_0_to_1(read, x, chann
     assert features.dtype == (np.float32 if x.dtype == np.uint8 and x.ndim > 2 else x.dtype)
 
 
-ROWS = "which must hold 0 and 1 for several labels, or probabilities that sum to 1 for soft labels"
+ROWS = "the target 'y' has 2 columns, which hold neither 0 and 1 alone nor probabilities: row 0"
 ERRORS = [
     ({"inputs": "z"}, "dataset.inputs: FILE has no array 'z' (has: x, y)"),
     ({"target": "z"}, "dataset.target: FILE has no array 'z' (has: x, y)"),
@@ -110,13 +109,16 @@ ERRORS = [
     ({"y": [1, 2, 3] * 2, "task": "binary"}, "dataset.task=binary, but the target 'y' has 3 values"),
     ({"y": [1, 0] * 3, "task": "multilabel"},
      "dataset.task=multilabel, but the target 'y' has shape (6,), and not (N, K)"),
-    ({"y": [[1, 2]] * 6}, f"the target 'y' has 2 columns, {ROWS}"),
-    ({"y": [[0.5, 0.4]] * 6}, f"the target 'y' has 2 columns, {ROWS}"),
-    ({"y": [[1.5, -0.5]] * 6}, f"the target 'y' has 2 columns, {ROWS}"),
+    ({"y": [[1, 2]] * 6}, f"{ROWS} sums to 3, and must sum to 1"),
+    ({"y": [[0.5, 0.4]] * 6}, f"{ROWS} sums to 0.9, and must sum to 1"),
+    ({"y": [[1.5, -0.5]] * 6}, f"{ROWS} holds a number below 0"),
+    ({"y": [[0, 1], [1, 0]] * 3},
+     "each row of the target 'y' holds one 1: dataset.task=multiclass takes it as a class, dataset.task=multilabel as "
+     "labels of which more could hold"),
     ({"y": [[1, 2]] * 6, "task": "multilabel"},
      "dataset.task=multilabel, but the target 'y' holds other values than 0 and 1"),
     ({"y": [[1, 1]] * 6, "task": "multiclass"},
-     "dataset.task=multiclass, but the rows of the target 'y' are no probabilities that sum to 1"),
+     "dataset.task=multiclass, but the target 'y' holds no probabilities: row 0 sums to 2, and must sum to 1"),
     ({"y": [[1, 1]] * 6, "task": "regression"},
      "the target 'y' has shape (6, 2) and type int64, which is not for task regression"),
     ({"x": pixels(6, 3, 5, 3)},

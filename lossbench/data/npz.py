@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,15 +115,26 @@ def _rows(what: str, values: Array, task: TableTask) -> tuple[TaskName, Array, t
     if task == "multilabel" and not flags:
         raise DataError(f"dataset.task=multilabel, but {what} holds other values than 0 and 1")
     if task == "multiclass" and not shares:
-        raise DataError(f"dataset.task=multiclass, but the rows of {what} are no probabilities that sum to 1")
+        _refuse_shares(f"dataset.task=multiclass, but {what} holds no probabilities", values)
+    if task == "auto" and shares and values.dtype.kind in "iub" and values.shape[1] > 1:
+        raise DataError(
+            f"each row of {what} holds one 1: dataset.task=multiclass takes it as a class, dataset.task=multilabel as "
+            "labels of which more could hold"
+        )
     if shares and (task == "multiclass" or (task == "auto" and values.dtype.kind == "f")):
         return "multiclass", values.astype(np.float64), names
     if not flags:
-        raise DataError(
-            f"{what} has {plural(values.shape[1], 'column')}, which must hold 0 and 1 for several labels, or "
-            "probabilities that sum to 1 for soft labels"
-        )
+        columns = plural(values.shape[1], "column")
+        _refuse_shares(f"{what} has {columns}, which hold neither 0 and 1 alone nor probabilities", values)
     return "multilabel", values.astype(np.int64), names
+
+
+def _refuse_shares(what: str, values: Array) -> NoReturn:
+    """Name the first row that is not one of probabilities that sum to 1."""
+    rows = np.flatnonzero((values < 0).any(1) | (np.abs(values.sum(1) - 1) > 1e-4))
+    row = int(rows[0])
+    why = "holds a number below 0" if (values[row] < 0).any() else f"sums to {values[row].sum():g}, and must sum to 1"
+    raise DataError(f"{what}: row {row} {why}")
 
 
 def _images(name: str, features: Array, channels: Channels) -> Array:

@@ -138,15 +138,17 @@ def weighted_sum(pieces: Pieces, *, weights: Mapping[str, float] | None = None, 
     the term's own value, so that terms of different size pull alike.
 
     Raises:
-        ConfigError: no terms, a weight for a term that is not there, or one that is no number.
+        ConfigError: no terms, a weight for a term that is not there, one below 0, or none above.
     """
     given = dict(weights or {})
     for key, value in given.items():
         if key not in pieces:
             has = ", ".join(pieces)
             raise ConfigError(f"loss.weights: there is no term '{key}'{did_you_mean(key, pieces)} (terms: {has})")
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < float("inf"):
-            raise ConfigError(f"loss.weights.{key} must be a number, got {value!r}")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
+            raise ConfigError(f"loss.weights.{key} must be a number of at least 0, got {value!r}")
+    if pieces and not any(given.get(key, 1.0) for key in pieces):
+        raise ConfigError("loss.weights are all 0: nothing would be learned")
     return [Sum(_singles(pieces, "sum"), {key: float(given.get(key, 1.0)) for key in pieces}, normalize)]
 
 
@@ -161,7 +163,7 @@ def uncertainty(pieces: Pieces) -> list[Piece]:
     return [Uncertain(found, dict.fromkeys(found, 1.0), module=module), penalty]
 
 
-def regularized(pieces: Pieces, *, l1: Amount = 0.01, l2: Amount = 0.01, squared: bool = True) -> list[Piece]:
+def regularized(pieces: Pieces, *, l1: Amount = 0.001, l2: Amount = 0.001, squared: bool = True) -> list[Piece]:
     """Its one term, plus `l1` x sum of absolute weights + `l2` x sum of squares (elastic net).
 
     Weights are the model's parameters of two or more dimensions: biases and norms go free.

@@ -117,6 +117,9 @@ class Objective:
         self.modules = nn.ModuleList(f for f in functions if isinstance(f, nn.Module))
         self._moving = [f for f in functions if isinstance(f, Moving)]
         names = [name for part in parts for name in part.names]
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise ConfigError(f"two terms of the loss are called '{twice}'; give one of them another name")
         moving = [name for part in parts if part.moves for name in part.names]
         self._detailed = len(names) > 1 or bool(moving)
         details = [*(f"loss/{name}" for name in names), *(f"weight/{name}" for name in moving)]

@@ -110,7 +110,9 @@ class Screen(Sink):
 
 def show_summary(summary: Mapping[str, Any], directory: str, logdir: str) -> None:
     """The table at the end of a run, its directory, and the command that opens TensorBoard."""
-    console.print(_metrics_table(summary) if summary["metrics"] else f"{summary['name']}: {summary['status']}")
+    console.print(escape(f"{summary['name']}: {summary['status']}"), soft_wrap=True)
+    if summary["metrics"]:
+        console.print(_metrics_table(summary))
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in (
         *_facts(summary),
@@ -122,7 +124,7 @@ def show_summary(summary: Mapping[str, Any], directory: str, logdir: str) -> Non
 
 
 def _metrics_table(summary: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(f"{summary['name']}: {summary['status']}"), title_justify="left")
+    table = Table()
     for name in ("metric", "train", "validation", "test"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     metrics = summary["metrics"]
@@ -133,15 +135,30 @@ def _metrics_table(summary: Mapping[str, Any]) -> Table:
 
 
 def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], directory: str) -> None:
-    """One table over the jobs of a sweep: what was swept, how each ended, and its metrics."""
-    table = Table(title=f"sweep: {len(rows)} jobs", title_justify="left")
+    """One table over the jobs of a sweep: what was swept, how each ended, and the metrics that there is room for."""
     monitors = list(dict.fromkeys(row["best"]["metric"] for row in rows if row.get("best")))
     measured = dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}))
-    names = [n for n in measured if n in monitors or (_shown(n) and n not in _LEFT_OUT)]
+    names = [*monitors, *(n for n in measured if n not in monitors and _shown(n) and n not in _LEFT_OUT)]
+    unlimited = console.options.update(width=10_000)
+    while True:
+        table = _sweep_table(rows, swept, monitors, names)
+        if len(names) <= len(monitors) or console.measure(table, options=unlimited).maximum <= console.width:
+            break
+        names.pop()
+    console.print(f"sweep: {len(rows)} jobs")
+    console.print(table)
+    console.print(f"directory    {escape(directory)}", soft_wrap=True)
+    console.print(f"TensorBoard  tensorboard --logdir {escape(shlex.quote(directory))}", soft_wrap=True)
+
+
+def _sweep_table(
+    rows: Sequence[Mapping[str, Any]], swept: Sequence[str], monitors: Sequence[str], names: Sequence[str]
+) -> Table:
+    table = Table()
     for name in ("job", *swept):
         table.add_column(escape(name), overflow="fold")
     for name in (*(f"val {m}" for m in monitors), *(f"test {n}" for n in names), "s"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for job, row in enumerate(rows):
         val, test = (row["metrics"].get(split, {}) for split in ("val", "test"))
@@ -150,9 +167,7 @@ def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], director
         settings = [escape(str(row["settings"].get(name, "-"))) for name in swept]
         style = None if row["status"] == "completed" else "yellow" if row["status"] == "diverged" else "red"
         table.add_row(str(job), *settings, *values, seconds, row["status"], style=style)
-    console.print(table)
-    console.print(f"directory    {escape(directory)}", soft_wrap=True)
-    console.print(f"TensorBoard  tensorboard --logdir {escape(shlex.quote(directory))}", soft_wrap=True)
+    return table
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
