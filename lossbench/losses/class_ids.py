@@ -13,7 +13,7 @@ from lossbench.losses.shape import at_least_float32
 
 
 def per_class(numbers: Any, logits: Tensor) -> Tensor:
-    """A number, list or tensor as a tensor that goes with the logits; words were replaced when the run was built."""
+    """A list or tensor as a tensor that goes with the logits; words were replaced when the run was built."""
     return torch.as_tensor(numbers, dtype=logits.dtype, device=logits.device)
 
 
@@ -51,4 +51,4 @@ def _gradient_by_rows(grad: Tensor, logits: Tensor, ids: Tensor) -> Tensor:
     return found
 
 
-_SURPRISE = Kernel(_surprise, _surprise_by_rows, _gradient_by_rows)
+_SURPRISE = Kernel(_surprise, _surprise_by_rows, _gradient_by_rows, narrow=64)

@@ -1,5 +1,5 @@
 """Losses computed in another way than torch would differentiate them: it keeps less for the gradient, and takes fewer
-passes over large tensors. Values and gradients are those of the plain form.
+passes over large tensors. Values and gradients are those of the plain form, which small tensors take.
 """
 
 from __future__ import annotations
@@ -23,19 +23,25 @@ def by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loss of each row of scores, with a kernel for its value and one for its gradient by the scores.
+    """A function of scores, with a kernel for its value and one for its gradient by the scores.
 
     Attributes:
-        plain: (scores, *others) -> (N,) in torch's own operations: what vmap and a second derivative take.
-        value: the same.
+        plain: (scores, *others) -> values in torch's own operations. Small tensors take it, for which a call of the
+            kernels costs more than their work; so do vmap, a second derivative, and a gradient by the others.
+        value: the same, for large tensors, without a gradient.
         gradient: (gradient of the values, scores, *others) -> gradient of the scores.
+        narrow: rows of so many scores or fewer are small however many there are.
     """
 
     plain: Callable[..., Tensor]
     value: Callable[..., Tensor]
     gradient: Callable[..., Tensor]
+    narrow: int = 0
 
     def __call__(self, scores: Tensor, *others: Tensor) -> Tensor:
+        small = scores.numel() <= CACHED or scores.shape[-1] <= self.narrow
+        if small or any(other.requires_grad for other in others):
+            return self.plain(scores, *others)
         found: Tensor = _Kernel.apply(self, scores, *others)
         return found
 
@@ -64,52 +70,24 @@ class _Kernel(torch.autograd.Function):
         return torch.vmap(kernel.plain, in_dims[1:])(*tensors), 0
 
 
-@dataclass(frozen=True)
-class Elementwise:
-    """A function of each number whose slope is known: nothing but its inputs is kept.
+def elementwise(
+    plain: Callable[..., Tensor], slope: Callable[..., Tensor], value: Callable[..., Tensor] | None = None
+) -> Kernel:
+    """A function (x, *constants) of each number whose slope, the derivative by x, is known: only its inputs are kept.
 
-    Attributes:
-        value: (x, *constants) -> values; it may work in place on what it makes itself.
-        slope: (x, *constants) -> the derivative by x, in operations that torch can differentiate.
+    All may work in place on what they make themselves. `value` is the plain form where none is given.
     """
 
-    value: Callable[..., Tensor]
-    slope: Callable[..., Tensor]
-
-    def __call__(self, x: Tensor, *constants: Tensor) -> Tensor:
-        found: Tensor = _Elementwise.apply(self, x, *constants)
-        return found
-
-
-class _Elementwise(torch.autograd.Function):
-    @staticmethod
-    def forward(function: Elementwise, x: Tensor, *constants: Tensor) -> Tensor:
+    def in_pieces(x: Tensor, *constants: Tensor) -> Tensor:
         found = torch.empty_like(x)
         for to, *rows in by_rows(found, x, *constants):
-            to.copy_(function.value(*rows))
+            to.copy_((value or plain)(*rows))
         return found
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.function = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
+    def gradient(grad: Tensor, x: Tensor, *constants: Tensor) -> Tensor:
+        found = torch.empty_like(x)
+        for to, by, *rows in by_rows(found, grad, x, *constants):
+            torch.mul(by, slope(*rows), out=to)
+        return found
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *constants = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            found = grad * ctx.function.slope(x, *constants)
-        else:
-            found = torch.empty_like(x)
-            for to, by, *rows in by_rows(found, grad, x, *constants):
-                torch.mul(by, ctx.function.slope(*rows), out=to)
-        return (None, found, *(None for _ in constants))
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], function: Elementwise, *tensors: Tensor) -> tuple[Tensor, int]:
-        """The same function of one dimension more."""
-        stacked = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(tensors, in_dims[1:], strict=True)
-        ]
-        return function(*stacked), 0
+    return Kernel(plain, in_pieces, gradient)

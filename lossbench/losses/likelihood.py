@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from lossbench.losses.fused import Elementwise
-from lossbench.losses.shape import EXP_LIMIT, exp_linear_value, per_example
+from lossbench.losses.fused import elementwise
+from lossbench.losses.shape import EXP_LIMIT, exp_linear_plain, per_example
 
 
 def poisson_nll(log_rate: Tensor, counts: Tensor, *, full: bool = False) -> Tensor:
@@ -49,9 +49,7 @@ def gaussian_nll(
     return per_example(values + math.log(2 * math.pi) / 2 if full else values)
 
 
-_POISSON = Elementwise(
-    lambda x, k: exp_linear_value(x).addcmul_(k, x, value=-1), lambda x, k: x.clamp_max(EXP_LIMIT).exp() - k
-)
+_POISSON = elementwise(lambda x, k: exp_linear_plain(x).sub_(k * x), lambda x, k: x.clamp_max(EXP_LIMIT).exp() - k)
 
 
 def _stirling(counts: Tensor) -> Tensor:

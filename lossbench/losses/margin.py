@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lossbench.losses.binary import bce
-from lossbench.losses.fused import Elementwise
-from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear_value, per_example
+from lossbench.losses.fused import elementwise
+from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear_plain, per_example
 
 Margin = Annotated[float, "[0, inf)"]
 
@@ -29,7 +29,10 @@ def hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
     `hinge_embedding_loss`, which is about distances.
     """
     # At the margin itself the slope is -1, as in scikit-learn: with margin 0 a model could not leave 0 otherwise.
-    return _by_margin(lambda s: (margin - s).relu_(), lambda s: -(s <= margin).to(s.dtype), logits, targets)
+    # That of relu at 0 is 0, so it is taken of what is beyond the margin.
+    return _by_margin(
+        lambda s: (s - margin).relu_().sub_(s - margin), lambda s: -(s <= margin).to(s.dtype), logits, targets
+    )
 
 
 def squared_hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
@@ -53,7 +56,7 @@ def modified_huber(logits: Tensor, targets: Tensor) -> Tensor:
     """
 
     def loss(s: Tensor) -> Tensor:
-        near = (1 - s).clamp_(0, 2)
+        near = (1 - s).clamp(0, 2)
         return (1 - s).mul_(2).sub_(near).mul_(near)
 
     return _by_margin(loss, lambda s: -2 * (1 - s).clamp(0, 2), logits, targets)
@@ -67,7 +70,7 @@ def exponential(logits: Tensor, targets: Tensor) -> Tensor:
     Source: Freund and Schapire 1997; Friedman, Hastie and Tibshirani 2000, "Additive Logistic Regression". Its minimum
     is at half the log-odds: sigmoid(2 s) estimates the probability.
     """
-    return _by_margin(lambda s: exp_linear_value(-s), lambda s: -(-s).clamp_max(EXP_LIMIT).exp(), logits, targets)
+    return _by_margin(lambda s: exp_linear_plain(-s), lambda s: -(-s).clamp_max(EXP_LIMIT).exp(), logits, targets)
 
 
 def soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
@@ -85,7 +88,7 @@ def _by_margin(
     loss: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], logits: Tensor, targets: Tensor
 ) -> Tensor:
     """The mean over both labels of the loss of the margin, and over an example's labels."""
-    both = Elementwise(
+    both = elementwise(
         lambda s, t: torch.lerp(loss(-s), loss(s), t),
         lambda s, t: torch.lerp(-slope(-s), slope(s), t),
     )

@@ -113,7 +113,7 @@ def _multi_margin(p: int, margin: float) -> Kernel:
     def plain(logits: Tensor, ids: Tensor) -> Tensor:
         index = ids[:, None]
         gaps = (margin - logits.gather(1, index) + logits).relu().scatter(1, index, 0)
-        return (gaps**p).mean(1)
+        return (gaps if p == 1 else gaps**p).mean(1)
 
     def gradient(grad: Tensor, logits: Tensor, ids: Tensor) -> Tensor:
         found: Tensor = torch.ops.aten.multi_margin_loss_backward(grad, logits, ids, p, margin, None, 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossbench.losses.fused import Elementwise
+from lossbench.losses.fused import elementwise
 from lossbench.losses.shape import per_example
 
 _FAR = 20.0  # from here on log(cosh(e)) is |e| - log 2 to the last digit of float64
@@ -64,14 +65,22 @@ def log_cosh(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (
 
 
 def _log_cosh(error: Tensor) -> Tensor:
-    # cosh(e) - 1 = expm1(-|e|)^2 / (2 exp(-|e|)): unlike softplus(-2 e) - log 2, nothing cancels where e is small.
+    # cosh(e) - 1 = -expm1(e) expm1(-e) / 2: unlike softplus(-2 e) - log 2, nothing cancels where e is small.
+    size = error.abs()
+    inside = size < _FAR
+    near = error.where(inside, 0)
+    return (near.expm1() * (-near).expm1() / -2).log1p().where(inside, size - math.log(2))
+
+
+def _log_cosh_in_place(error: Tensor) -> Tensor:
+    # As expm1(-|e|)^2 / (2 exp(-|e|)), which needs one number of its own.
     size = error.abs()
     far = (size - _FAR).relu_()
     fall = size.clamp_max_(_FAR).neg_()
     return fall.expm1().square_().div_(fall.exp_().mul_(2)).log1p_().add_(far)
 
 
-_LOG_COSH = Elementwise(_log_cosh, torch.tanh)
+_LOG_COSH = elementwise(_log_cosh, torch.tanh, _log_cosh_in_place)
 
 
 def mse_mae(

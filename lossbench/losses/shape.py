@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossbench.losses.fused import Elementwise
+from lossbench.losses.fused import elementwise
 
 EXP_LIMIT = 30.0
 
@@ -22,11 +22,11 @@ def at_least_float32(scores: Tensor) -> Tensor:
 
 def exp_linear(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
     """exp(x) up to the limit, and above it the line that continues it: once differentiable, and no overflow."""
-    return Elementwise(lambda x: exp_linear_value(x, limit), lambda x: x.clamp_max(limit).exp())(x)
+    return elementwise(lambda x: exp_linear_plain(x, limit), lambda x: x.clamp_max(limit).exp())(x)
 
 
-def exp_linear_value(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
-    """The value alone, without a gradient."""
+def exp_linear_plain(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
+    """The same in torch's own operations, for losses that are more than it."""
     near = x.clamp_max(limit)
     return (x - near).add_(1).mul_(near.exp_())
 
