@@ -32,7 +32,7 @@ def probe(config: Config, model: nn.Module, objective: Objective, data: Data, ca
         output = _output(config, model, data, batch, cast)
         _check_scale(config, data, output)
         terms = _terms(config, objective, data, batch, output)
-        _check_moves(config, reduce([*terms, *objective.penalties()], objective.reduction), modules)
+        _check_moves(config, reduce(terms, objective.reduction), modules)
     model.train()
     buffers.restore()
     _check_batch_norm(config, model, data)
@@ -80,7 +80,7 @@ def _check_scale(config: Config, data: Data, output: Tensor) -> None:
 def _terms(config: Config, objective: Objective, data: Data, batch: Batch, output: Tensor) -> list[Term]:
     try:
         fields = data.task.forward(lambda _: output, batch, objective.needs)
-        terms = objective.terms(fields)
+        terms, penalties = objective.terms(fields), objective.penalties()
     except LossbenchError:
         raise
     except Exception as error:
@@ -92,7 +92,7 @@ def _terms(config: Config, objective: Objective, data: Data, batch: Batch, outpu
         _check_accumulates(config.loss.name, objective, terms)
     if objective.reduction == "sum" and _normalizes(objective):
         raise ConfigError("loss.normalize divides by the mean loss of a step; set trainer.reduction=mean")
-    return terms
+    return [*terms, *penalties]
 
 
 def _normalizes(objective: Objective) -> bool:

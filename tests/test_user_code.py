@@ -51,6 +51,14 @@ class Net(nn.Module):
 def fixed(*, input_shape):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
+class Bias(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return self.bias.expand(len(x), -1)
+
 class Slow(torch.optim.SGD):
     def __init__(self, params, lr: float = 0.1, slower: float = 10.0):
         super().__init__(params, lr=lr / slower)
@@ -80,6 +88,7 @@ FILES = {
     "dataset/rings": "_target_: mine.rings\nnoise: 0.1",
     "model/net": "_target_: mine.Net\nwidth: 8",
     "model/fixed": "_target_: mine.fixed",
+    "model/bias": "_target_: mine.Bias",
     "optim/slow": "_target_: mine.Slow\nlr: 0.1",
     "scheduler/polynomial": "_target_: torch.optim.lr_scheduler.PolynomialLR\ntotal_iters: null\npower: 2.0",
 }
@@ -214,6 +223,16 @@ def test_a_data_set(train):
 def test_a_model(train, words, parameters):
     run = completed(train, *words.split())
     assert read(run, "summary.json")["parameters"] == parameters
+
+
+def test_a_model_without_weights_has_none_to_penalise(train):
+    completed(train, "model=bias")
+    code, _, err, directories = train("model=bias", "loss=regularized")
+    assert (code, directories) == (2, [])
+    assert err == (
+        "lossbench: error: loss 'regularized': no weights to penalise: the model has no parameters of two or more "
+        "dimensions\n"
+    )
 
 
 def test_an_optimizer_and_a_schedule(train):
