@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.marks import PositiveAlpha, PositiveWeight
-from lossbench.losses.shape import at_least_float32, per_example, power
+from lossbench.losses.shape import at_least_float32, beside, per_example, power
 
 
 def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -> Tensor:
@@ -20,7 +20,7 @@ def bce(logits: Tensor, targets: Tensor, *, pos_weight: PositiveWeight = None) -
     split); null is 1.
     Source: Good 1952; `torch.nn.functional.binary_cross_entropy_with_logits`.
     """
-    weight = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)
+    weight = None if pos_weight is None else beside(pos_weight, logits)
     return per_example(F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none"))
 
 
@@ -58,6 +58,6 @@ def binary_focal(
     wrong = torch.lerp(torch.sigmoid(logits), torch.sigmoid(-logits), targets)
     values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * power(wrong, gamma)
     if alpha is not None:
-        share = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
+        share = alpha if isinstance(alpha, (int, float)) else beside(alpha, logits)
         values = values * (targets * (2 * share - 1) + (1 - share))
     return per_example(values)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.fused import Kernel, by_rows
-from lossbench.losses.shape import at_least_float32
+from lossbench.losses.shape import at_least_float32, beside
 
 
 def per_class(numbers: Any, logits: Tensor) -> Tensor:
     """A list or tensor as a tensor that goes with the logits; words were replaced when the run was built."""
-    return torch.as_tensor(numbers, dtype=logits.dtype, device=logits.device)
+    return beside(numbers, logits)
 
 
 def split_ignored(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:  # (N,) -> (N,), (N,)

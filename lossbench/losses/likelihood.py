@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossbench.losses.fused import elementwise
-from lossbench.losses.shape import EXP_LIMIT, exp_linear_plain, per_example
+from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear_plain, per_example, same_shape
 
 
 def poisson_nll(log_rate: Tensor, counts: Tensor, *, full: bool = False) -> Tensor:
@@ -22,7 +22,8 @@ def poisson_nll(log_rate: Tensor, counts: Tensor, *, full: bool = False) -> Tens
     the value and not the gradient.
     Source: Nelder and Wedderburn 1972, "Generalized Linear Models"; `torch.nn.functional.poisson_nll_loss`.
     """
-    values = _POISSON(log_rate, counts)
+    same_shape(log_rate, counts)
+    values = _POISSON(at_least_float32(log_rate), counts)
     return per_example(values + _stirling(counts) if full else values)
 
 
@@ -42,6 +43,7 @@ def gaussian_nll(
     Source: Nix and Weigend 1994, "Estimating the Mean and Variance of the Target Probability Distribution";
     `torch.nn.functional.gaussian_nll_loss`, whose check of the variance's sign is left out: it stops vmap.
     """
+    same_shape(pred, target, variance)
     bounded = variance.clone()
     with torch.no_grad():
         bounded.clamp_min_(eps)

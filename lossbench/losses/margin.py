@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossbench.losses.binary import bce
 from lossbench.losses.fused import elementwise
-from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear_plain, per_example
+from lossbench.losses.shape import EXP_LIMIT, at_least_float32, exp_linear_plain, per_example, same_shape
 
 Margin = Annotated[float, "[0, inf)"]
 
@@ -28,11 +28,13 @@ def hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
     Source: Cortes and Vapnik 1995, "Support-Vector Networks"; equals scikit-learn's `hinge_loss`. It is not torch's
     `hinge_embedding_loss`, which is about distances.
     """
+
+    def loss(s: Tensor) -> Tensor:
+        beyond = s - margin
+        return beyond.relu() - beyond
+
     # At the margin itself the slope is -1, as in scikit-learn: with margin 0 a model could not leave 0 otherwise.
-    # That of relu at 0 is 0, so it is taken of what is beyond the margin.
-    return _by_margin(
-        lambda s: (s - margin).relu_().sub_(s - margin), lambda s: -(s <= margin).to(s.dtype), logits, targets
-    )
+    return _by_margin(loss, lambda s: -(s <= margin).to(s.dtype), logits, targets)
 
 
 def squared_hinge(logits: Tensor, targets: Tensor, *, margin: Margin = 1.0) -> Tensor:
@@ -92,5 +94,6 @@ def _by_margin(
         lambda s, t: torch.lerp(loss(-s), loss(s), t),
         lambda s, t: torch.lerp(-slope(-s), slope(s), t),
     )
+    same_shape(logits, targets)
     logits = at_least_float32(logits)
     return per_example(both(logits, targets.to(logits.dtype)))

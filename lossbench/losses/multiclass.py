@@ -33,6 +33,7 @@ def cross_entropy(
     """
     if labels.is_floating_point():
         return soft_cross_entropy(logits, labels, weight=weight, label_smoothing=label_smoothing)
+    logits = at_least_float32(logits)
     classes = None if weight is None else per_class(weight, logits)
     values = F.cross_entropy(
         logits, labels, weight=classes, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
@@ -54,6 +55,7 @@ def soft_cross_entropy(
     (1 - eps) q + eps / C.
     Source: Good 1952; `torch.nn.functional.cross_entropy` with class probabilities.
     """
+    logits = at_least_float32(logits)
     classes = None if weight is None else per_class(weight, logits)
     return F.cross_entropy(logits, soft_labels, weight=classes, label_smoothing=label_smoothing, reduction="none")
 
@@ -68,6 +70,7 @@ def nll(
     Hyperparameters: `weight` and `ignore_index` as for cross_entropy.
     Source: Fisher 1922; `torch.nn.functional.nll_loss`.
     """
+    log_probs = at_least_float32(log_probs)
     classes = None if weight is None else per_class(weight, log_probs)
     values = F.nll_loss(log_probs, labels, weight=classes, ignore_index=ignore_index, reduction="none")
     return _weighted(values, labels, classes, ignore_index)
@@ -103,7 +106,7 @@ def multi_margin(
     kept, ids = split_ignored(labels, ignore_index)
     values = _multi_margin(p, margin)(at_least_float32(logits), ids)
     if weight is not None:
-        values = values * per_class(weight, logits)[ids]
+        values = values * per_class(weight, values)[ids]
     return values.where(kept, 0), kept.to(values.dtype)
 
 
@@ -141,8 +144,8 @@ def focal(
     surprise, wrong, kept = true_class(logits, labels, ignore_index)
     values = surprise * power(wrong, gamma)
     if alpha is not None:
-        scale = per_class(alpha, logits)
-        values = values * (scale if scale.dim() == 0 else scale[split_ignored(labels, ignore_index)[1]])
+        one = isinstance(alpha, (int, float)) or (isinstance(alpha, Tensor) and alpha.dim() == 0)
+        values = values * (alpha if one else per_class(alpha, values)[split_ignored(labels, ignore_index)[1]])
     return values, kept
 
 
@@ -189,7 +192,8 @@ def zero_one(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> tup
     Source: Hastie et al. 2009, "The Elements of Statistical Learning", section 2.4.
     """
     kept = labels != ignore_index
-    return ((logits.argmax(1) != labels) & kept).to(logits.dtype), kept.to(logits.dtype)
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    return ((logits.argmax(1) != labels) & kept).to(kind), kept.to(kind)
 
 
 def _weighted(values: Tensor, labels: Tensor, classes: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.fused import Kernel
-from lossbench.losses.shape import at_least_float32, per_example, power
+from lossbench.losses.shape import at_least_float32, beside, per_example, power, same_shape
 
 
 def multilabel_margin(logits: Tensor, multi_hot: Tensor) -> Tensor:  # (N, K), (N, K) -> (N,)
@@ -62,7 +62,7 @@ def multilabel_soft_margin(
     null is 1.
     Source: `torch.nn.functional.multilabel_soft_margin_loss`; without weights it is `bce` (Good 1952).
     """
-    labels = None if weight is None else torch.as_tensor(weight, dtype=logits.dtype, device=logits.device)
+    labels = None if weight is None else beside(weight, logits)
     return F.multilabel_soft_margin_loss(logits, multi_hot, weight=labels, reduction="none")
 
 
@@ -85,15 +85,15 @@ def asymmetric(
     `clip` m, the probability below which a negative counts for nothing; `detach_focus` takes the focusing factors
     (1 - p)^g+ and q^g- as constants in the gradient.
     Source: Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification". With both gammas the same and clip 0
-    it is the focal loss without alpha.
+    it is, on targets of 0 and 1, the focal loss without alpha.
     """
+    same_shape(logits, targets)
     logits = at_least_float32(logits)
     wrong_pos, wrong_neg = torch.sigmoid(-logits), (torch.sigmoid(logits) - clip).clamp_min(0)
     focus_pos, focus_neg = power(wrong_pos, gamma_pos), power(wrong_neg, gamma_neg)
     if detach_focus:
         focus_pos, focus_neg = focus_pos.detach(), focus_neg.detach()
-    # log(1 - q) = min(log(1 - p + m), 0), from log(1 - p) so that it is finite far out also where m is 0.
-    least = torch.full((), clip, dtype=logits.dtype, device=logits.device).log()
-    log_kept = torch.logaddexp(F.logsigmoid(-logits), least).clamp_max(0)
+    # log(1 - q) = min(log(1 - p + m), 0), and from log(1 - p) where m is 0, so that it is finite far out.
+    log_kept = (wrong_pos + clip).log().clamp_max(0) if clip else F.logsigmoid(-logits)
     values = torch.lerp(focus_neg * log_kept, focus_pos * F.logsigmoid(logits), targets.to(log_kept.dtype))
     return per_example(-values)

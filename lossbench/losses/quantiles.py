@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbench.losses.marks import Level, Levels
-from lossbench.losses.shape import per_example
+from lossbench.losses.shape import per_example, same_shape
 
 
 def quantile(pred: Tensor, target: Tensor, *, quantile: Level = 0.5) -> Tensor:
@@ -17,6 +17,7 @@ def quantile(pred: Tensor, target: Tensor, *, quantile: Level = 0.5) -> Tensor:
     the absolute error, and the prediction is the median.
     Source: Koenker and Bassett 1978, "Regression Quantiles"; equals scikit-learn's `mean_pinball_loss`.
     """
+    same_shape(pred, target)
     return per_example(_pinball(target - pred, quantile))
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.losses.fused import elementwise
-from lossbench.losses.shape import per_example
+from lossbench.losses.shape import per_example, same_shape
 
 _FAR = 20.0  # from here on log(cosh(e)) is |e| - log 2 to the last digit of float64
 
@@ -21,6 +21,7 @@ def mse(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (N,)
     Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
     Source: Gauss 1809; `torch.nn.functional.mse_loss`.
     """
+    same_shape(pred, target)
     return per_example(F.mse_loss(pred, target, reduction="none"))
 
 
@@ -30,6 +31,7 @@ def mae(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (N,)
     Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
     Source: Laplace 1774; `torch.nn.functional.l1_loss`.
     """
+    same_shape(pred, target)
     return per_example(F.l1_loss(pred, target, reduction="none"))
 
 
@@ -41,6 +43,7 @@ def huber(pred: Tensor, target: Tensor, *, delta: Annotated[float, "(0, inf)"] =
     delta is closer to half the squared error. Huber(delta) = delta x SmoothL1(beta=delta).
     Source: Huber 1964, "Robust Estimation of a Location Parameter"; `torch.nn.functional.huber_loss`.
     """
+    same_shape(pred, target)
     return per_example(F.huber_loss(pred, target, delta=delta, reduction="none"))
 
 
@@ -52,6 +55,7 @@ def smooth_l1(pred: Tensor, target: Tensor, *, beta: Annotated[float, "[0, inf)"
     whatever beta is: Huber(delta) = delta x SmoothL1(beta=delta), and the two are equal at 1 only.
     Source: Girshick 2015, "Fast R-CNN"; `torch.nn.functional.smooth_l1_loss`.
     """
+    same_shape(pred, target)
     return per_example(F.smooth_l1_loss(pred, target, beta=beta, reduction="none"))
 
 
@@ -61,6 +65,7 @@ def log_cosh(pred: Tensor, target: Tensor) -> Tensor:  # (N, ...), (N, ...) -> (
     Shapes: pred and target (N, ...); returns (N,), the mean over an example's outputs.
     Source: Green 1990, "Bayesian Reconstructions from Emission Tomography Data Using a Modified EM Algorithm".
     """
+    same_shape(pred, target)
     return per_example(_LOG_COSH(pred - target))
 
 
@@ -113,5 +118,6 @@ def epsilon_insensitive(
     squared.
     Source: Drucker et al. 1997, "Support Vector Regression Machines"; as in scikit-learn's `SGDRegressor`.
     """
+    same_shape(pred, target)
     excess = F.relu((pred - target).abs() - epsilon)
     return per_example(excess.square() if squared else excess)

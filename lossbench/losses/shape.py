@@ -1,6 +1,8 @@
-"""What the families share: one value per example, and an exponential that does not overflow."""
+"""What the families share: shapes, types, and functions that stay finite."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,18 @@ def per_example(values: Tensor) -> Tensor:  # (N, ...) -> (N,)
     return values.flatten(1).mean(1) if values.dim() > 1 else values
 
 
+def same_shape(*tensors: Tensor) -> None:
+    """What is compared number by number has one shape: (N, 1) against (N,) would become (N, N)."""
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"the shapes must be the same, got {' and '.join(map(str, shapes))}")
+
+
+def beside(numbers: Any, scores: Tensor) -> Tensor:
+    """A number, list or tensor as a tensor of the scores' type and device, for which the host does not wait."""
+    return torch.as_tensor(numbers, dtype=scores.dtype).to(scores.device, non_blocking=True)
+
+
 def at_least_float32(scores: Tensor) -> Tensor:
     """As torch's own losses do under autocast: half precision cannot hold what a loss adds up."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -22,7 +36,8 @@ def at_least_float32(scores: Tensor) -> Tensor:
 
 def exp_linear(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
     """exp(x) up to the limit, and above it the line that continues it: once differentiable, and no overflow."""
-    return elementwise(lambda x: exp_linear_plain(x, limit), lambda x: x.clamp_max(limit).exp())(x)
+    function = elementwise(lambda x: exp_linear_plain(x, limit), lambda x: x.clamp_max(limit).exp())
+    return function(at_least_float32(x))
 
 
 def exp_linear_plain(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
@@ -32,5 +47,6 @@ def exp_linear_plain(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
-    """base^exponent for base >= 0, with a finite gradient at 0 also where 0 < exponent < 1."""
-    return base**exponent if exponent >= 1 else base.clamp_min(torch.finfo(base.dtype).tiny) ** exponent
+    """base^exponent for base >= 0, with finite first and second derivatives at 0 whatever the exponent >= 0 is."""
+    finite = exponent >= 2 or exponent in (0, 1)
+    return base**exponent if finite else base.clamp_min(torch.finfo(base.dtype).eps ** 2) ** exponent
