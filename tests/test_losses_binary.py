@@ -1,6 +1,7 @@
 """The losses on 0/1 targets and on several labels: by hand, against torch and scikit-learn, and against plain loops."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -338,3 +339,27 @@ def test_twice_differentiable_and_stackable(loss, scores, targets, soft):
     assert torch.autograd.gradgradcheck(lambda z: loss(z, wanted[:4]), x)
     stacked = vmap(loss)(scores.view(4, 10, 5), wanted.view(4, 10, 5))
     equal(stacked.reshape(-1), loss(scores, wanted))
+
+
+@pytest.mark.parametrize("size", [90.0, 150.0, 200.0, 1e4])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        asymmetric,
+        partial(asymmetric, gamma_pos=0.5, gamma_neg=1.5),
+        partial(asymmetric, gamma_pos=1.5, gamma_neg=0.5, clip=0.0),
+        partial(binary_focal, gamma=0.5),
+        partial(binary_focal, gamma=1.5),
+    ],
+)
+def test_second_derivatives_are_finite_far_out(loss, size):
+    x = torch.tensor([size, -size, size, -size], requires_grad=True)
+    (first,) = torch.autograd.grad(loss(x, torch.tensor([0.0, 1.0, 1.0, 0.0])).sum(), x, create_graph=True)
+    assert first.isfinite().all()
+    assert torch.autograd.grad(first.sum(), x)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [*BY_MARGIN[:4], asymmetric])
+def test_other_shapes_are_refused(loss):
+    with pytest.raises(ValueError, match=r"the shapes must be the same, got \(6, 1\) and \(6,\)$"):
+        loss(torch.zeros(6, 1), torch.zeros(6))

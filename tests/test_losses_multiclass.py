@@ -9,6 +9,7 @@ from loss_checks import equal, mean, same_with_gradient, tensor
 
 from lossbench.losses import (
     adaptive_label_smoothing,
+    binary_focal,
     ce_focal,
     cross_entropy,
     focal,
@@ -281,3 +282,38 @@ def test_half_precision_is_computed_in_float32():
     logits, labels = EIGHTHS.bfloat16(), torch.tensor(IDS)
     assert focal(logits, labels)[0].dtype == torch.float32
     equal(focal(logits, labels)[0], focal(logits.float(), labels)[0])
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.5, 2.5])
+def test_the_second_derivative_of_focal_is_finite_where_the_model_is_sure(gamma):
+    x = torch.tensor([[20.0, -20.0], [200.0, -200.0]], requires_grad=True)
+    (first,) = torch.autograd.grad(focal(x, torch.tensor([0, 0]), gamma=gamma)[0].sum(), x, create_graph=True)
+    assert torch.autograd.grad(first[:, 0].sum(), x)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("weight", [None, [0.3, 0.7]])
+@pytest.mark.parametrize("loss", [cross_entropy, nll, label_smoothing])
+def test_the_weights_of_the_mean_add_up_in_half_precision(loss, weight):
+    """70000 is above the largest half."""
+    values, weights = loss(torch.full((70000, 2), -LOG2).half(), torch.arange(70000) % 2, weight=weight)
+    assert weights.dtype == torch.float32
+    assert (values.sum() / weights.sum()).item() == pytest.approx(LOG2, rel=1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = torch.zeros(2, 2) @ torch.zeros(2, 2)
+        found = loss(scores, torch.tensor([0, 1]), weight=[0.3, 0.7])[1]
+    assert found.tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_the_weights_of_what_is_counted_add_up_in_half_precision():
+    assert mean(zero_one(torch.zeros(70000, 2).half(), torch.zeros(70000).long())) == 0
+    values, weights = zero_one(torch.zeros(70000, 2).half(), torch.ones(70000).long())
+    assert values.sum() / weights.sum() == 1
+
+
+def test_a_number_for_alpha_makes_no_tensor(monkeypatch):
+    """On another device that would be a copy for which the host waits, in every step."""
+    calls = []
+    monkeypatch.setattr(torch, "as_tensor", lambda *args, **kwargs: calls.append(args))
+    focal(torch.zeros(2, 3), torch.tensor([0, 1]), alpha=0.25)
+    binary_focal(torch.zeros(2), torch.ones(2))
+    assert not calls

@@ -588,3 +588,18 @@ def test_learned_ones_can_be_stacked(pred, target):
 def test_options_of_module_and_function_agree():
     ours, theirs = (inspect.signature(f).parameters for f in (AdaptiveRobust, adaptive_robust))
     assert {k: ours[k].default for k in ("shape", "scale")} == {k: theirs[k].default for k in ("shape", "scale")}
+
+
+@pytest.mark.parametrize(
+    "loss", [mse, mae, huber, smooth_l1, log_cosh, mse_mae, epsilon_insensitive, quantile, poisson_nll]
+)
+def test_other_shapes_are_refused(loss):
+    with pytest.raises(ValueError, match=r"the shapes must be the same, got \(6, 1\) and \(6,\)$"):
+        loss(torch.zeros(6, 1), torch.zeros(6))
+
+
+def test_a_rate_in_half_precision_is_taken_in_float32():
+    """exp(12) is above the largest half."""
+    found = poisson_nll(torch.tensor([12.0]).half(), torch.tensor([3.0]).half())
+    assert found.tolist() == pytest.approx([math.exp(12) - 36])
+    assert exp_linear(torch.tensor([12.0]).half()).tolist() == pytest.approx([math.exp(12)])

@@ -55,6 +55,7 @@ class _Kernel(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.kernel = inputs[0]
         ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -64,6 +65,18 @@ class _Kernel(torch.autograd.Function):
         else:
             found = ctx.kernel.gradient(grad, scores, *others)
         return (None, found, *(None for _ in others))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
+        tensors = ctx.saved_tensors
+        moved = [i for i, tangent in enumerate(tangents) if tangent is not None]
+
+        def plain(*found: Tensor) -> Tensor:
+            given = dict(zip(moved, found, strict=True))
+            return ctx.kernel.plain(*(given.get(i, tensor) for i, tensor in enumerate(tensors)))
+
+        found: Tensor = torch.func.jvp(plain, tuple(tensors[i] for i in moved), tuple(tangents[i] for i in moved))[1]
+        return found
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], kernel: Kernel, *tensors: Tensor) -> tuple[Tensor, int]:

@@ -143,9 +143,11 @@ def focal(
     """
     surprise, wrong, kept = true_class(logits, labels, ignore_index)
     values = surprise * power(wrong, gamma)
-    if alpha is not None:
-        one = isinstance(alpha, (int, float)) or (isinstance(alpha, Tensor) and alpha.dim() == 0)
-        values = values * (alpha if one else per_class(alpha, values)[split_ignored(labels, ignore_index)[1]])
+    if isinstance(alpha, (int, float)):
+        values = values * alpha
+    elif alpha is not None:
+        scale = per_class(alpha, values)
+        values = values * (scale if scale.dim() == 0 else scale[split_ignored(labels, ignore_index)[1]])
     return values, kept
 
 

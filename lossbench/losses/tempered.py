@@ -73,8 +73,17 @@ class _Rise(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
         logits, ctx.t = inputs
         ctx.save_for_backward(logits, output)
+        ctx.save_for_forward(logits, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, rise = ctx.saved_tensors
-        return grad * (ctx.t * _log_p(logits, rise, ctx.t)).softmax(1), None
+        return grad * _slope_of_rise(ctx), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return (tangent * _slope_of_rise(ctx)).sum(1, keepdim=True)
+
+
+def _slope_of_rise(ctx: Any) -> Tensor:
+    logits, rise = ctx.saved_tensors
+    return (ctx.t * _log_p(logits, rise, ctx.t)).softmax(1)
