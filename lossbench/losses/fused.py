@@ -73,7 +73,8 @@ class _Kernel(torch.autograd.Function):
 
         def plain(*found: Tensor) -> Tensor:
             given = dict(zip(moved, found, strict=True))
-            return ctx.kernel.plain(*(given.get(i, tensor) for i, tensor in enumerate(tensors)))
+            value: Tensor = ctx.kernel.plain(*(given.get(i, tensor) for i, tensor in enumerate(tensors)))
+            return value
 
         found: Tensor = torch.func.jvp(plain, tuple(tensors[i] for i in moved), tuple(tangents[i] for i in moved))[1]
         return found

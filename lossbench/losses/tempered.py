@@ -86,4 +86,5 @@ class _Rise(torch.autograd.Function):
 
 def _slope_of_rise(ctx: Any) -> Tensor:
     logits, rise = ctx.saved_tensors
-    return (ctx.t * _log_p(logits, rise, ctx.t)).softmax(1)
+    slope: Tensor = (ctx.t * _log_p(logits, rise, ctx.t)).softmax(1)
+    return slope
