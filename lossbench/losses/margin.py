@@ -58,8 +58,9 @@ def modified_huber(logits: Tensor, targets: Tensor) -> Tensor:
     """
 
     def loss(s: Tensor) -> Tensor:
-        near = (1 - s).clamp(0, 2)
-        return (1 - s).mul_(2).sub_(near).mul_(near)
+        short = 1 - s
+        near = short.clamp(0, 2)
+        return (2 * short - near) * near
 
     return _by_margin(loss, lambda s: -2 * (1 - s).clamp(0, 2), logits, targets)
 

@@ -43,7 +43,8 @@ def exp_linear(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
 def exp_linear_plain(x: Tensor, limit: float = EXP_LIMIT) -> Tensor:
     """The same in torch's own operations, for losses that are more than it."""
     near = x.clamp_max(limit)
-    return (x - near).add_(1).mul_(near.exp_())
+    top = near.exp()
+    return torch.addcmul(top, top, x - near)
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
