@@ -417,7 +417,7 @@ def main() -> None:
         slow += [f"{race.name} against {race.rival}"] * over
         mark = "  <-- over" if over else ""
         print(
-            f"{race.name:30} {race.rival:18} {took * 1e3:8.3g} {times:6.2f} {memory:7.2f}{mark}",
+            f"{race.name:30} {race.rival:18} {took * 1e3:8.2f} {times:6.2f} {memory:7.2f}{mark}",
             flush=True,
         )
     if slow:
