@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lossbench.data import Data
 from lossbench.engine import Objective, Part
 from lossbench.engine.compose import robust
-from lossbench.engine.course import Course, Moving
+from lossbench.engine.course import Course, Moving, standing
 from lossbench.engine.objective import Piece, Reduction
 from lossbench.errors import ConfigError
 from lossbench.loss_config import Fit, words
@@ -41,8 +41,7 @@ def may_be_empty(objective: Objective, data: Data) -> bool:
     if weight is not None and bool((weight == 0).any()):
         return True
     for leaf in (leaf for part in objective.parts for leaf in part.leaves()):
-        inner = leaf.function.function if isinstance(leaf.function, Moving) else leaf.function
-        settings = getattr(inner, "keywords", {})
+        settings = getattr(standing(leaf.function), "keywords", {})
         by_label, ignored = settings.get("weight"), settings.get("ignore_index")
         if isinstance(by_label, Tensor) and bool((by_label == 0).any()):
             return True

@@ -52,3 +52,25 @@ def killed(tmp_path_factory):
     from recorded import killed_run
 
     return killed_run(tmp_path_factory.mktemp("killed") / "run")
+
+
+@pytest.fixture
+def g():
+    """A generator of random numbers for a test's own data."""
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def logits(g):  # (40, 5)
+    import torch
+
+    return 3 * torch.randn(40, 5, generator=g, dtype=torch.float64)
+
+
+@pytest.fixture
+def labels(g):  # (40,)
+    import torch
+
+    return torch.randint(5, (40,), generator=g)

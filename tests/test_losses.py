@@ -35,21 +35,6 @@ approx = pytest.approx
 
 
 @pytest.fixture
-def g():
-    return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
-def logits(g):  # (40, 5)
-    return 3 * torch.randn(40, 5, generator=g, dtype=torch.float64)
-
-
-@pytest.fixture
-def labels(g):  # (40,)
-    return torch.randint(5, (40,), generator=g)
-
-
-@pytest.fixture
 def scores(g):  # (40, 3)
     return 3 * torch.randn(40, 3, generator=g, dtype=torch.float64)
 

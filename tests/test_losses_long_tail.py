@@ -15,18 +15,8 @@ CLASS_WEIGHT = [0.5, 2.0, 1.0, 3.0, 0.0]
 
 
 @pytest.fixture
-def g():
-    return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
 def logits(g):  # (40, 5)
     return torch.randn(40, 5, generator=g, dtype=torch.float64)
-
-
-@pytest.fixture
-def labels(g):  # (40,)
-    return torch.randint(5, (40,), generator=g)
 
 
 @pytest.mark.parametrize(

@@ -33,21 +33,6 @@ ON_IDS = [adaptive_label_smoothing, ce_focal, focal, label_smoothing, mse_onehot
 
 
 @pytest.fixture
-def g():
-    return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
-def logits(g):  # (40, 5)
-    return 3 * torch.randn(40, 5, generator=g, dtype=torch.float64)
-
-
-@pytest.fixture
-def labels(g):  # (40,)
-    return torch.randint(5, (40,), generator=g)
-
-
-@pytest.fixture
 def soft(g):  # (40, 5), with classes that have nothing
     rows = torch.rand(40, 5, generator=g, dtype=torch.float64)
     rows = rows.where(rows > 0.3, 0) + F.one_hot(torch.arange(40) % 5)

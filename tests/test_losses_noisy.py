@@ -28,21 +28,6 @@ LOSSES = [poly1, generalized_ce, symmetric_ce, bi_tempered, taylor]
 TEMPERATURES = [0.2, 0.5, 0.9, 1.0, 1.05, 1.2, 2.0, 5.0]
 
 
-@pytest.fixture
-def g():
-    return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
-def logits(g):  # (40, 5)
-    return 3 * torch.randn(40, 5, generator=g, dtype=torch.float64)
-
-
-@pytest.fixture
-def labels(g):  # (40,)
-    return torch.randint(5, (40,), generator=g)
-
-
 # Numbers by hand
 
 

@@ -13,7 +13,7 @@ from lossbench.commands.load import composed
 from lossbench.commands.usage import Asked
 from lossbench.console import console
 from lossbench.engine import Part
-from lossbench.engine.course import Moving
+from lossbench.engine.course import standing
 from lossbench.errors import plural
 from lossbench.resume import resume
 
@@ -70,7 +70,7 @@ def _listed(names: tuple[str, ...], n: int = 12) -> str:
 
 def _called(part: Part) -> str:
     """A loss as it is called, after its option's name where that is another."""
-    function = part.function.function if isinstance(part.function, Moving) else part.function
+    function = standing(part.function)
     function = getattr(function, "func", function)
     name = getattr(function, "__name__", type(function).__name__)
     return f"{'' if name == part.name else f'{part.name}: '}{name}({', '.join(part.needs)})"

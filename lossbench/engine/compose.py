@@ -30,11 +30,15 @@ class Sum:
     """Pieces with their weights; where `normalize`, each piece's gradient is divided by the piece's own value.
 
     Dividing the value too would make the total a constant that no one can watch, so it stays as it is.
+
+    Attributes:
+        learned: gives the weights, where they are learned, in the place of `weights`.
     """
 
     pieces: Mapping[str, Piece]
     weights: Mapping[str, float]
     normalize: bool = False
+    learned: combined.Uncertainty | None = None
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
@@ -46,55 +50,32 @@ class Sum:
 
     @property
     def moves(self) -> bool:
-        return self.normalize or any(piece.moves for piece in self.pieces.values())
+        return self.normalize or self.learned is not None or any(piece.moves for piece in self.pieces.values())
 
     def leaves(self) -> Iterator[Part]:
         for piece in self.pieces.values():
             yield from piece.leaves()
+        if self.learned is not None:
+            yield Part("log_variance", 1.0, self.learned, ())
 
     def terms(self, fields: Fields) -> list[Term]:
+        weights: Mapping[str, float | Tensor] = self.weights
+        if self.learned is not None:
+            weights = dict(zip(self.pieces, self.learned()[0].unbind(), strict=True))
         found = []
         for key, piece in self.pieces.items():
             terms = piece.terms(fields)
             factor = 1 / reduce(terms).detach().abs().clamp_min(TINY) if self.normalize else None
-            found += [self._term(key, piece, term, factor) for term in terms]
+            found += [self._term(_name(key, term.name, piece), weights[key], term, factor) for term in terms]
         return found
 
-    def _term(self, key: str, piece: Piece, term: Term, factor: Tensor | None) -> Term:
-        coefficient, values, weight = self.weights[key] * term.coefficient, term.values, term.weight
+    def _term(self, name: str, own: float | Tensor, term: Term, factor: Tensor | None) -> Term:
+        values, pull = term.values, own * (term.coefficient if term.weight is None else term.weight)
         if factor is not None:
             fixed = values.detach()
-            values = fixed + (values - fixed) * factor  # the same value, another gradient
-        if self.moves:
-            own = 1.0 if factor is None else factor
-            weight = torch.as_tensor(coefficient * own if weight is None else self.weights[key] * weight * own)
-        return Term(_name(key, term.name, piece), coefficient, values, term.weights, weight)
-
-
-@dataclass(frozen=True)
-class Uncertain(Sum):
-    """Pieces whose weights are learned."""
-
-    module: combined.Uncertainty | None = None
-
-    @property
-    def moves(self) -> bool:
-        return True
-
-    def leaves(self) -> Iterator[Part]:
-        yield from super().leaves()
-        assert self.module is not None
-        yield Part("log_variance", 1.0, self.module, ())
-
-    def terms(self, fields: Fields) -> list[Term]:
-        assert self.module is not None
-        learned = dict(zip(self.pieces, self.module()[0].unbind(), strict=True))
-        found = []
-        for key, piece in self.pieces.items():
-            for term in piece.terms(fields):
-                coefficient = learned[key] * term.coefficient
-                found.append(Term(_name(key, term.name, piece), coefficient, term.values, term.weights, coefficient))
-        return found
+            values, pull = fixed + (values - fixed) * factor, pull * factor  # the same value, another gradient
+        weight = torch.as_tensor(pull, dtype=values.dtype, device=values.device) if self.moves else None
+        return Term(name, own * term.coefficient, values, term.weights, weight)
 
 
 @dataclass(frozen=True)
@@ -160,7 +141,7 @@ def uncertainty(pieces: Pieces) -> list[Piece]:
     found = _singles(pieces, "uncertainty")
     module = combined.Uncertainty(len(found))
     penalty = Part("log_variance", 1.0, lambda _: module()[1], (PARAMETERS,))
-    return [Uncertain(found, dict.fromkeys(found, 1.0), module=module), penalty]
+    return [Sum(found, {}, learned=module), penalty]
 
 
 def regularized(pieces: Pieces, *, l1: Amount = 0.001, l2: Amount = 0.001, squared: bool = True) -> list[Piece]:

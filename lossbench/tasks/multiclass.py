@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,18 +14,58 @@ from lossbench.tasks import metrics
 from lossbench.tasks.base import Batch, Fields, Model, given, groups, provide
 from lossbench.tasks.output import ONE_OF_MANY, Output, class_fields, form_for
 
+Kind = TypeVar("Kind", bound="OneOfMany")
+
 
 @dataclass(frozen=True)
-class Multiclass:
-    """Logits (N, C) against class ids (N,).
+class OneOfMany:
+    """What the tasks of one class out of C share, whatever their targets say of it.
 
     Attributes:
-        class_counts: how many training rows each class has; none where they are not known.
+        class_counts: how many training rows each class has, in expectation; none where they are not known.
     """
 
     classes: int
     class_counts: tuple[float, ...] = ()
     output: Output = "logits"
+
+    name: ClassVar[str]
+    pair: ClassVar[tuple[str, str]]
+
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return self.pair
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """Each metric's better direction, of those that `measures` gives."""
+        return {
+            "accuracy": "max",
+            "error_rate": "min",
+            "macro_f1": "max",
+            "balanced_accuracy": "max",
+            "worst_recall": "max",
+            "auroc": "max",
+            "average_precision": "max",
+            "nll": "min",
+            "brier": "min",
+            "ece": "min",
+            **dict.fromkeys(metrics.recall_names(self.classes), "max"),
+        }
+
+    def suited(
+        self: Kind, needs: Collection[str], *, output: Output | None = None, levels: Sequence[float] = ()
+    ) -> Kind:
+        return replace(self, output=form_for(self.name, ONE_OF_MANY, needs, output))
+
+
+@dataclass(frozen=True)
+class Multiclass(OneOfMany):
+    """Logits (N, C) against class ids (N,)."""
 
     name: ClassVar[str] = "multiclass"
     pair: ClassVar[tuple[str, str]] = ("logits", "labels")
@@ -38,23 +78,6 @@ class Multiclass:
         "class_counts",
         "groups",
     )
-
-    @property
-    def outputs(self) -> int:
-        return self.classes
-
-    @property
-    def measured(self) -> tuple[str, ...]:
-        return self.pair
-
-    @property
-    def directions(self) -> dict[str, str]:
-        return directions(self.classes)
-
-    def suited(
-        self, needs: Collection[str], *, output: Output | None = None, levels: Sequence[float] = ()
-    ) -> Multiclass:
-        return replace(self, output=form_for(self.name, ONE_OF_MANY, needs, output))
 
     def forward(self, model: Model, batch: Batch, needs: Collection[str]) -> Fields:
         raw = given(model, batch)  # (N, C)
@@ -70,23 +93,6 @@ class Multiclass:
     def metrics(self, fields: Fields) -> dict[str, Tensor]:
         labels = fields["labels"]
         return measures(fields["logits"].double(), labels, one_hot(labels, self.classes).double())
-
-
-def directions(classes: int) -> dict[str, str]:
-    """Each metric's better direction."""
-    return {
-        "accuracy": "max",
-        "error_rate": "min",
-        "macro_f1": "max",
-        "balanced_accuracy": "max",
-        "worst_recall": "max",
-        "auroc": "max",
-        "average_precision": "max",
-        "nll": "min",
-        "brier": "min",
-        "ece": "min",
-        **dict.fromkeys(metrics.recall_names(classes), "max"),
-    }
 
 
 def measures(logits: Tensor, labels: Tensor, shares: Tensor) -> dict[str, Tensor]:  # (N, C), (N,), (N, C)
