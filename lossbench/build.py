@@ -6,14 +6,11 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lossbench.config import Config
 from lossbench.console import say
@@ -34,16 +31,17 @@ from lossbench.engine import (
 )
 from lossbench.engine.checkpoints import put_weights
 from lossbench.engine.precision import PrecisionName
-from lossbench.errors import ConfigError, DataError, LossbenchError, did_you_mean, first_line
+from lossbench.errors import ConfigError, DataError, LossbenchError, first_line
 from lossbench.loss_build import build_objective, may_be_empty
 from lossbench.loss_config import fit
 from lossbench.models.output import with_output
-from lossbench.optim import Schedule
-from lossbench.optim.schedule import fill_lengths
+from lossbench.monitor import direction_of, monitor_of
+from lossbench.optim_build import build_optimizers
 from lossbench.probe import probe
 from lossbench.saved import checkpoint_at
+from lossbench.schedule_build import build_schedules
 from lossbench.seeds import derive
-from lossbench.signatures import parameters, required
+from lossbench.signatures import parameters
 from lossbench.targets import Call, make
 
 EVALUATED_TRAIN = 10_000  # rows of the training split that an evaluation looks at, at the most
@@ -121,20 +119,20 @@ def build(config: Config) -> Run:
     if options.compile:
         model.compile()
     trained = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
-    optimizer = _optimizer(config.optim, trained)
-    monitor = _monitor(config, data)
+    optimizers = build_optimizers(config.optim, trained)
+    monitor = monitor_of(config, data)
     scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
     player = Player(
         model=model,
         task=task,
         objective=objective,
         parameters=trained,
-        optimizers=[optimizer],
-        schedules=[_schedule(config, optimizer, length, batches, monitor, data)],
+        optimizers=optimizers,
+        schedules=build_schedules(config, optimizers, length, batches, data),
         guard=Guard(
             options.nonfinite,
-            choose_gate(options.nonfinite, device, scale, [optimizer], may_be_empty=may_be_empty(objective, data)),
-            [optimizer],
+            choose_gate(options.nonfinite, device, scale, optimizers, may_be_empty=may_be_empty(objective, data)),
+            optimizers,
             scale,
             [model, objective.modules],
             max_skips=options.max_skips,
@@ -148,7 +146,7 @@ def build(config: Config) -> Run:
         augment=augment_for(config.augment, data.input_shape),
         seed=derive(seed, "training"),  # dropout and the like: the same for every loss and model
     )
-    direction = options.direction or _direction(data, monitor)
+    direction = options.direction or direction_of(data, monitor)
     best = Best([model, objective.modules], monitor, direction, options.early_stop)
     notes = data.notes
     if precision == "fp16" and device.type == "cpu":
@@ -195,76 +193,12 @@ def _materialise(name: str, model: nn.Module, input_shape: tuple[int, ...]) -> N
     model.train()
 
 
-def _optimizer(optim: Call, trained: list[nn.Parameter]) -> Optimizer:
-    """The optimizer, in its fused form where torch has one."""
-    chosen = {"fused", "foreach", "differentiable"} & optim.values.keys()  # torch takes one of them
-    fused = {"fused": True} if "fused" in parameters(optim.target) and not chosen else {}
-    built = make("optim", optim, {"params": trained, **fused})
-    if not isinstance(built, Optimizer):
-        raise ConfigError(f"optim '{optim.name}' must be a torch.optim.Optimizer, got {type(built).__name__}")
-    if "closure" in required(built.step):
-        raise ConfigError(f"optim '{optim.name}' evaluates the loss again in each step, and a step here does it once")
-    return built
-
-
-def _schedule(
-    config: Config, optimizer: Optimizer, length: Length, batches: Batches, monitor: str, data: Data
-) -> Schedule:
-    call, options = config.scheduler, config.scheduler_options
-    metric = options.metric or monitor
-    direction = _direction(data, metric, "scheduler.metric")
-    if metric == monitor:
-        direction = config.trainer.direction or direction
-
-    def main(optimizer: Optimizer, moves: int) -> Any:
-        values = fill_lengths(call.values, required(call.target), moves, optimizer.param_groups[0]["lr"])
-        follows = isinstance(call.target, type) and issubclass(call.target, ReduceLROnPlateau)
-        mode = {"mode": direction} if follows and "mode" not in values else {}
-        cycles = values.get("cycle_momentum") and not {"momentum", "betas"} & optimizer.defaults.keys()
-        if cycles:
-            values["cycle_momentum"] = False  # the optimizer has none to cycle
-        built = make("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
-        if not isinstance(built, LRScheduler):
-            kind = type(built).__name__
-            raise ConfigError(f"scheduler '{call.name}' must be a torch.optim.lr_scheduler.LRScheduler, got {kind}")
-        if "metrics" in required(built.step) and options.interval != "evaluation":
-            raise ConfigError(f"scheduler '{call.name}' follows a metric: set scheduler.interval=evaluation")
-        return built
-
-    return Schedule(
-        optimizer,
-        main,
-        options,
-        total_steps=length.steps,
-        steps_per_epoch=batches.steps_per_epoch,
-        eval_every=length.eval_every,
-        metric=metric,
-    )
-
-
 def _length(config: Config, batches: Batches) -> Length:
     options = config.trainer
     per_epoch = batches.steps_per_epoch
     steps = options.steps or options.epochs * per_epoch
     every = per_epoch if options.eval_every == "epoch" else int(options.eval_every)
     return Length(steps, every, options.max_time)
-
-
-def _monitor(config: Config, data: Data) -> str:
-    """The validation metric that chooses the best weights: the task's first, unless one is named."""
-    name = config.trainer.monitor or next(iter(data.task.directions))
-    _direction(data, name)
-    return name
-
-
-def _direction(data: Data, metric: str, key: str = "trainer.monitor") -> Any:
-    directions = {"loss": "min", **data.task.directions}
-    if metric not in directions:
-        raise ConfigError(
-            f"{key}: task {data.task.name} has no metric '{metric}'{did_you_mean(metric, directions)} "
-            f"(has: {', '.join(name for name in directions if '/' not in name)})"
-        )
-    return directions[metric]
 
 
 def _check_batches(batches: Batches) -> None:

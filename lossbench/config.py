@@ -21,37 +21,10 @@ from lossbench.errors import ConfigError, did_you_mean
 from lossbench.loss_config import Loss, check_fit, read_loss
 from lossbench.naming import run_name
 from lossbench.optim import SchedulerOptions
+from lossbench.optim.ranges import RANGES
 from lossbench.signatures import bind, show
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks.output import Output
-
-# What torch's own classes do not say of their arguments.
-_RANGES: dict[str, dict[str, tuple[str, ...]]] = {
-    "optim": {
-        "lr": ("(0, inf)", "nothing would be learned"),
-        "weight_decay": ("[0, inf)",),
-        "betas": ("[0, 1)",),
-        "eps": ("[0, inf)",),
-        "momentum": ("[0, 1)",),
-        "dampening": ("[0, 1]",),
-        "alpha": ("[0, 1)",),
-    },
-    "scheduler": {
-        "step_size": ("[1, inf)",),
-        "gamma": ("(0, inf)",),
-        "T_max": ("[1, inf)",),
-        "eta_min": ("[0, inf)",),
-        "total_steps": ("[1, inf)",),
-        "max_lr": ("(0, inf)",),
-        "pct_start": ("[0, 1]",),
-        "div_factor": ("(0, inf)",),
-        "final_div_factor": ("(0, inf)",),
-        "factor": ("(0, 1]",),
-        "patience": ("[0, inf)",),
-        "cooldown": ("[0, inf)",),
-        "min_lr": ("[0, inf)",),
-    },
-}
 
 # Keys that cannot change a result.
 NO_MATTER = (
@@ -222,7 +195,7 @@ def _call(group: str, given: Mapping[str, Any], choices: Mapping[str, str]) -> C
     name = str(choices.get(group, group))
     target = locate(group, given.get("_target_"))
     rest = {k: v for k, v in given.items() if k != "_target_"}
-    values = bind(group, target, rest, filled=FILLED[group], ranges=_RANGES.get(group), owner=name)
+    values = bind(group, target, rest, filled=FILLED[group], ranges=RANGES.get(group), owner=name)
     return Call(name, target, values)
 
 

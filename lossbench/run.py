@@ -65,7 +65,7 @@ def execute(
     ended: dict[str, object] = {}
     try:
         with closing(_recorder(run, directory)) as recorder:
-            recorder.add(CsvFiles(path, run.player.objective.columns, resume=start))
+            recorder.add(CsvFiles(path, run.player.columns, resume=start))
             spikes = recorder.add(Spikes(directory.log))
             checkpoints = _checkpoints(run, path, lambda: {**recorder.progress(), "spikes": spikes.count})
             if resume:
@@ -127,8 +127,8 @@ def execute(
 
 
 def _recorder(run: Run, directory: RunDirectory) -> DeviceRecorder:
-    objective = run.player.objective
-    details = len(objective.columns) - len(objective.settings)
+    player = run.player
+    details = len(player.columns) - len(player.settings)
     flush_every = run.config.trainer.flush_every
     return DeviceRecorder([directory], device=run.device, flush_every=flush_every, details=details)
 
@@ -166,7 +166,7 @@ def _smaller(run: Run) -> str:
 
 
 def _board(run: Run, path: Path, resume: int | None) -> TensorBoard:
-    task, scaled, columns = run.player.task, run.player.scale.enabled, run.player.objective.columns
+    task, scaled, columns = run.player.task, run.player.scale.enabled, run.player.columns
     compared = [f"{kind}/{name}" for kind in ("best", "test") for name in task.directions if "/" not in name]
     return TensorBoard(path, hparams(run.config), compared, scaled=scaled, columns=columns, resume=resume)
 

@@ -153,8 +153,7 @@ def row(preset: Preset, loss: str, seeds: range) -> Row:
 
 def trained(run: Run) -> dict[str, float]:
     """The test metrics of the weights that are best on the validation split; no files are written."""
-    objective = run.player.objective
-    recorder = DeviceRecorder([], device=run.device, details=len(objective.columns) - len(objective.settings))
+    recorder = DeviceRecorder([], device=run.device, details=len(run.player.columns) - len(run.player.settings))
     try:
         train(run.player, run.batches, run.length, lambda: {"val": run.evaluate(run.data.val)}, recorder, run.best)
     except Diverged:

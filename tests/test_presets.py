@@ -59,7 +59,7 @@ def with_loss(preset, loss):
 def trained(config):
     """A run after its steps, and its recorder; the evaluation at the end is of the validation split."""
     run = build(config)
-    details = len(run.player.objective.columns) - len(run.player.objective.settings)
+    details = len(run.player.columns) - len(run.player.settings)
     recorder = DeviceRecorder([], device=run.device, details=details)
     train(run.player, run.batches, run.length, lambda: {"val": run.evaluate(run.data.val)}, recorder, run.best)
     return run, recorder

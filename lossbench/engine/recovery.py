@@ -141,7 +141,7 @@ class Recovery:
             before = cloned(player.state())
             player.begin(row.step)
             lr, values = player.lr, player.step(self.batches.at(row.step)).tolist()
-            again = step_row(row.step, row.epoch, lr, values, player.objective.settings)
+            again = step_row(row.step, row.epoch, lr, values, player.settings)
             found.append(again)
             bad = [name for name, tensor in self._watched() if not all_finite([tensor])]
             if bad:

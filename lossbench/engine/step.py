@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,9 @@ class Player:
         device = self.parameters[0].device
         on_device = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
         self.generators = [torch.default_generator, *on_device]
+        for optimizer in self.optimizers:
+            if hasattr(optimizer, "train"):  # schedule-free
+                optimizer.train()
 
     @property
     def modules(self) -> tuple[nn.Module, nn.Module]:
@@ -66,6 +70,27 @@ class Player:
         """The rate of the first parameter group."""
         return float(self.optimizers[0].param_groups[0]["lr"])
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is recorded of each step beside its own four numbers and its rate, in the order of `details, settings`.
+
+        Where there are several parameter groups, `lr/GROUP` is the rate of each.
+        """
+        return (*self.objective.columns, *(f"lr/{group['name']}" for group in self._groups))
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """The last of `columns`, those that the host knows: hyperparameters on a course, and the groups' rates."""
+        if not self._groups:
+            return self.objective.settings
+        return (*self.objective.settings, *(float(group["lr"]) for group in self._groups))
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimizers, if there are several."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        return groups if len(groups) > 1 else []
+
     def begin(self, step: int) -> None:
         """Stand at a step: what it draws at random, and what moves over the training, depend on the step alone.
 
@@ -75,6 +100,28 @@ class Player:
         for generator in self.generators:
             generator.manual_seed(seed)
         self.objective.begin(step)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Weights as they are to be measured and kept: those of a schedule-free optimizer are others than it trains.
+
+        Afterwards the weights are put back, since switching forth and back moves them by rounding.
+        """
+        switching: list[Any] = [o for o in self.optimizers if hasattr(o, "eval") and hasattr(o, "train")]
+        if not switching:
+            yield
+            return
+        parameters: list[Tensor] = list(self.parameters)
+        saved = cloned(parameters)
+        for optimizer in switching:
+            optimizer.eval()
+        try:
+            yield
+        finally:
+            for optimizer in switching:
+                optimizer.train()
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, saved)
 
     def step(self, micro_batches: Sequence[Batch]) -> Tensor:
         """One optimizer step on one or more micro-batches, as if they were one batch.

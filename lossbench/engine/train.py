@@ -63,7 +63,7 @@ def train(
         step += 1
         player.begin(step)
         lr = player.lr
-        recorder.push(step, epoch, lr, player.step(micro_batches), player.objective.settings)
+        recorder.push(step, epoch, lr, player.step(micro_batches), player.settings)
         reason = _reason(step, length, recorder) or ("stopped" if stopped() else None)
         evaluation = step % length.eval_every == 0 or reason in ("length", "max_time")
         saving = reason is not None or (checkpoints is not None and checkpoints.due(step, evaluated=evaluation))
@@ -71,7 +71,9 @@ def train(
             continue
         reached = recovery.look(step)
         if evaluation and reached == step:
-            metrics = evaluate()
+            with player.evaluating():
+                metrics = evaluate()
+                best.update(step, epoch, metrics["val"])
             recorder.evaluated(step, epoch, metrics)
             reached = recovery.look_at_outputs(step, metrics["val"])
         if reached != step:
@@ -79,7 +81,6 @@ def train(
             recovery.remember()
             continue
         if evaluation:
-            best.update(step, epoch, metrics["val"])
             for schedule in player.schedules:
                 schedule.evaluated(metrics["val"])
             reason = reason or ("early_stop" if best.exhausted else None)
