@@ -1,9 +1,11 @@
 """Cost of a training step: lossbench with everything on, against a tutorial loop and a bare loop, in one process.
 
     python scripts/bench_step.py [--rounds 9] [--steps 1000] [--threads 1] [--device cpu] [--memory] [--checkpoints]
+                                 [--optimizers [NAME ...]]
 
 Digits, MLP 64-128-10, batch 64, AdamW, gradient clipping. Every loop gets the same work in turn, round after round, so
-that a machine that slows down slows them all; quote the median of the ratios. Also measures whether memory grows.
+that a machine that slows down slows them all; quote the median of the ratios. Also measures whether memory grows, and,
+with --optimizers, the engine's step with each optimizer in ratio to a bare step with the same one.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.tensorboard import SummaryWriter
 
 from lossbench.build import Run, build
+from lossbench.catalog import names
 from lossbench.compose import compose
 from lossbench.engine import Checkpoints, train
 from lossbench.observe.csv_files import CsvFiles
@@ -69,17 +72,28 @@ def tutorial(run: Run, steps: int, folder: Path) -> None:
 
 
 def bare(run: Run, steps: int, folder: Path) -> None:
-    """The least that trains: tensors indexed in memory, clipping, the fused optimizer; no records, no guard."""
+    """The least that trains: tensors indexed in memory, clipping, the run's own optimizer; no records, no guard."""
     inputs, target, model = run.data.train.inputs, run.data.train.target, run.player.model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    parameters = list(model.parameters())
+    optimizers, parameters = run.player.optimizers, list(model.parameters())
+    searches = optimizers[0].step if isinstance(optimizers[0], torch.optim.LBFGS) else None
     step = 0
     while step < steps:
         for index in torch.randperm(len(target), device=run.device).split(BATCH):
-            optimizer.zero_grad()
-            F.cross_entropy(model(inputs[index]), target[index]).backward()
-            nn.utils.clip_grad_norm_(parameters, CLIP)
-            optimizer.step()
+
+            def closure(index: torch.Tensor = index) -> torch.Tensor:
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                loss = F.cross_entropy(model(inputs[index]), target[index])
+                loss.backward()
+                return loss
+
+            if searches:
+                searches(closure)
+            else:
+                closure()
+                nn.utils.clip_grad_norm_(parameters, CLIP)
+                for optimizer in optimizers:
+                    optimizer.step()
             step += 1
             if step == steps:
                 break
@@ -130,6 +144,26 @@ def checkpoints(rounds: int, device: str) -> None:
         print(f"checkpoints {kind}: {statistics.median(values):.3f} s, ratio {statistics.median(ratios):.3f}")
 
 
+def optimizers(names: Sequence[str], rounds: int, steps: int, device: str) -> None:
+    """Of each optimizer, the engine's step in ratio to a bare step."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for round_ in range(rounds + 1):
+        for name in names:
+            searches = name == "lbfgs"  # it evaluates up to 25 times in a step, and does not go with clipping
+            words = [f"optim={name}", *(["trainer.clip_norm=null"] if searches else [])]
+            n = max(1, steps // 20) if searches else steps
+            took = microseconds(bare, n, device, *words), microseconds(engine, n, device, *words)
+            if round_:
+                found[name].append(took)
+    for name, pairs in found.items():
+        ratios = sorted(ours / theirs for theirs, ours in pairs)
+        theirs, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(
+            f"{name:12} bare {theirs:8.0f} us, engine {ours:8.0f} us, ratio {statistics.median(ratios):.3f} "
+            f"(min {ratios[0]:.3f}, max {ratios[-1]:.3f}; wanted at most 1.15)"
+        )
+
+
 def resident() -> float:
     """This process's memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -167,8 +201,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true", help="also train 100,000 steps and watch the memory")
     parser.add_argument("--checkpoints", action="store_true", help="also time a whole run with and without them")
+    parser.add_argument("--optimizers", nargs="*", metavar="NAME", help="only these; without names, every one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {options.device}, {options.threads} thread(s), {options.rounds} rounds")
+    if options.optimizers is not None:
+        optimizers(options.optimizers or names("optim"), options.rounds, options.steps, options.device)
+        return
     loops: dict[str, tuple[Callable[[Run, int, Path], None], tuple[str, ...]]] = {
         "tutorial": (tutorial, ()),
         "bare": (bare, ()),
@@ -181,7 +220,6 @@ def main() -> None:
             took = microseconds(loop, options.steps, options.device, *overrides)
             if round_:
                 times[name].append(took)
-    print(f"torch {torch.__version__}, {options.device}, {options.threads} thread(s), {options.rounds} rounds")
     for name, values in times.items():
         print(f"{name:18} {statistics.median(values):8.0f} us a step")
     for name, base, limit in (
