@@ -200,5 +200,7 @@ def zero_one(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> tup
 
 def _weighted(values: Tensor, labels: Tensor, classes: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The values with the weights of torch's own mean: the class's weight, and 0 where the label is ignored."""
+    if classes is None:
+        return values, (labels != ignore_index).to(values.dtype)
     kept, ids = split_ignored(labels, ignore_index)
-    return values, kept.to(values.dtype) if classes is None else torch.where(kept, classes[ids], 0)
+    return values, torch.where(kept, classes[ids], 0)
