@@ -52,6 +52,7 @@ BELOW = {
     "optim": (),
     "engine": ("data", "losses", "optim", "tasks"),
     "observe": ("engine.record", "console"),
+    "report": ("observe.replacing",),
     "signatures": (),
     "catalog": (),
     "naming": (),
