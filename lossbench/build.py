@@ -36,7 +36,7 @@ from lossbench.loss_build import build_objective, may_be_empty
 from lossbench.loss_config import fit
 from lossbench.models.output import with_output
 from lossbench.monitor import direction_of, monitor_of
-from lossbench.optim_build import build_optimizers
+from lossbench.optim_build import build_optimizers, refuse_misfits
 from lossbench.probe import probe
 from lossbench.saved import checkpoint_at
 from lossbench.schedule_build import build_schedules
@@ -120,6 +120,7 @@ def build(config: Config) -> Run:
         model.compile()
     trained = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
     optimizers = build_optimizers(config.optim, trained)
+    refuse_misfits(config, optimizers, precision)
     monitor = monitor_of(config, data)
     scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
     player = Player(

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import nn
 from torch.optim import Optimizer
 
+from lossbench.config import Config
 from lossbench.errors import ConfigError
-from lossbench.signatures import parameters, required
+from lossbench.optim.closure import check_search, searches
+from lossbench.signatures import parameters
 from lossbench.targets import Call, make
 
 
@@ -23,6 +25,19 @@ def build_optimizers(optim: Call, trained: Sequence[nn.Parameter]) -> list[Optim
     built = make("optim", optim, {"params": [{"params": list(trained), "name": optim.name}], **fused})
     if not isinstance(built, Optimizer):
         raise ConfigError(f"optim '{optim.name}' must be a torch.optim.Optimizer, got {type(built).__name__}")
-    if "closure" in required(built.step):
-        raise ConfigError(f"optim '{optim.name}' evaluates the loss again in each step, and a step here does it once")
     return [built]
+
+
+def refuse_misfits(config: Config, optimizers: Sequence[Optimizer], precision: str) -> None:
+    """Refuse trainer options that an optimizer cannot have.
+
+    Args:
+        precision: what `trainer.precision` comes to.
+
+    Raises:
+        ConfigError: the first such option.
+    """
+    options = config.trainer
+    if any(map(searches, optimizers)):
+        clips = next((f"trainer.{key}" for key in ("clip_norm", "clip_value") if getattr(options, key)), None)
+        check_search(config.optim.name, accumulate=options.accumulate, precision=precision, clips=clips)

@@ -123,7 +123,6 @@ FILES = {
     "mine/loss/unknown.yaml": "_target_: mine.pinball\n1: 2",
     "mine/loss/torch_nll.yaml": "_target_: torch.nn.NLLLoss",
     "mine/loss/huber1.yaml": "_target_: torch.nn.HuberLoss",
-    "mine/optim/lbfgs.yaml": "_target_: torch.optim.LBFGS\nlr: 1",
     "broken.py": "def loss(:",
     "broken/loss/open.yaml": "_target_: mine.pinball\nq: [",
     "broken/loss/tab.yaml": "_target_: mine.pinball\n\tq: 1",

@@ -13,7 +13,7 @@ What to do about a bad step is decided in `recovery.py`, when the host looks at 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from lossbench.engine.buffers import Buffers
 from lossbench.engine.precision import LossScale
+from lossbench.optim.closure import searches
 
 Policy = Literal["abort", "skip", "rollback", "off"]
 Gate = Literal["host", "device", "none"]
@@ -85,7 +86,9 @@ class Guard:
     ) -> None:
         self.policy, self.gate, self.optimizers, self.scale = policy, gate, optimizers, scale
         self.max_skips, self.max_rollbacks, self.rollback_factor = max_skips, max_rollbacks, rollback_factor
-        self.buffers = Buffers([] if gate == "none" else modules)
+        self.searches = any(map(searches, optimizers))
+        self.modules = list(modules) if gate != "none" or self.searches else []
+        self.buffers = Buffers(self.modules)
         self.looks = gate != "device" and device.type == "cpu"  # whether the host may read numbers in a step
         self.urgent = False  # a bad step was seen on the host: the records should be reviewed now
         self.codes = [torch.tensor(float(v), device=device) for v in Verdict]
@@ -98,12 +101,15 @@ class Guard:
         if self.buffers:
             self.buffers.save()
 
-    def take(self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, bool]:
+    def take(
+        self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor], again: Callable[[], Tensor] | None = None
+    ) -> tuple[Tensor, bool]:
         """Step the optimizers, unless the step is bad.
 
         Args:
             loss, norm: of this step, scalars.
             weights: of the examples, for each term that has any; a sum of 0 makes the step an empty one.
+            again: evaluates the loss and its gradient once more, where the optimizer `searches`.
 
         Returns:
             The verdict as a scalar tensor, and whether the schedule moves.
@@ -114,7 +120,10 @@ class Guard:
             return self._take_on_device(loss, norm, weights), True
         if self.gate == "none" or _finite(loss, norm):
             for optimizer in self.optimizers:
-                optimizer.step()
+                if again is None:
+                    optimizer.step()
+                else:
+                    self._search(optimizer, loss, again)
             self.scale.update()
             self.first = False
             return self.codes[Verdict.TAKEN], True
@@ -125,6 +134,23 @@ class Guard:
         overflow = lowered and bool(torch.isfinite(loss))
         verdict = Verdict.EMPTY if empty else Verdict.OVERFLOW if overflow else Verdict.NONFINITE
         return self.codes[verdict], False
+
+    def _search(self, optimizer: Optimizer, loss: Tensor, again: Callable[[], Tensor]) -> None:
+        """A step that evaluates the loss at several points, of one function: each time from the same buffers.
+
+        What the buffers keep is what the first evaluation left in them, not those of points that were only tried.
+        """
+        first = [loss] if isinstance(optimizer, torch.optim.LBFGS) else []  # others may move before they evaluate
+        after = Buffers(self.modules)
+
+        def closure() -> Tensor:
+            if first:
+                return first.pop()
+            self.buffers.restore()
+            return again()
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        after.restore()
 
     def _take_on_device(self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor]) -> Tensor:
         bad = torch.isfinite(loss + norm).logical_not()

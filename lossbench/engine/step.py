@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ class Player:
         device = self.parameters[0].device
         on_device = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
         self.generators = [torch.default_generator, *on_device]
+        self.now = 0  # the step that it stands at
         for optimizer in self.optimizers:
             if hasattr(optimizer, "train"):  # schedule-free
                 optimizer.train()
@@ -96,7 +98,7 @@ class Player:
 
         So a step can be run again, and a resumed run draws what the uninterrupted one would have.
         """
-        seed = nth(self.seed, step)
+        self.now, seed = step, nth(self.seed, step)
         for generator in self.generators:
             generator.manual_seed(seed)
         self.objective.begin(step)
@@ -136,7 +138,8 @@ class Player:
         loss, weights, details = run(micro_batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = clip_gradients(gradients, self.clip, look=self.guard.looks)
-        verdict, moved = self.guard.take(loss, norm, weights)
+        again = partial(self._again, run, micro_batches) if self.guard.searches else None
+        verdict, moved = self.guard.take(loss, norm, weights, again)
         if moved:
             for schedule in self.schedules:
                 schedule.step()
@@ -182,6 +185,13 @@ class Player:
         self.scale.unscale(self.optimizers)
         weights = [term.weights for term in terms if term.weights is not None]
         return loss.detach(), weights, objective.details(terms, means)
+
+    def _again(self, run: Callable[[Sequence[Batch]], Sums], micro_batches: Sequence[Batch]) -> Tensor:
+        """The step's loss and gradient once more, with the same random numbers, where the parameters are now."""
+        self.begin(self.now)
+        for parameter in self.parameters:
+            parameter.grad = None
+        return run(micro_batches)[0]
 
     def _accumulate(self, micro_batches: Sequence[Batch]) -> Sums:
         """The gradient of several batches, exactly that of their union: of one term, or of several without weights.
