@@ -72,20 +72,15 @@ class Average:
         self.kind, self.start, self.every, self.decay, self.warmup = kind, start, every, decay, warmup
         self.source = nn.ParameterList(parameters)
         self.model = AveragedModel(self.source, multi_avg_fn=self._move)
-        self.step = 0
 
     @property
     def updates(self) -> int:
         """How often it has moved; there is no average before the first time."""
         return int(self.model.n_averaged)
 
-    def begin(self, step: int) -> None:
-        """Stand at a step."""
-        self.step = step
-
-    def take(self) -> None:
+    def take(self, step: int) -> None:
         """The step was taken: move, if it is one to move at."""
-        if self.step > self.start and self.step % self.every == 0:
+        if step > self.start and step % self.every == 0:
             self.model.update_parameters(self.source)
 
     @contextmanager
@@ -106,10 +101,6 @@ class Average:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-
-    def fits(self, state: Mapping[str, Any]) -> bool:
-        """Whether a state is of this kind of average."""
-        return bool(state["kind"] == self.kind)
 
     def _move(self, averages: Tensors, weights: Tensors, n: Tensor | int) -> None:
         """What AveragedModel calls from the second update on, with the number of those before."""

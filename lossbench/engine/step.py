@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossbench.engine.average import Average
 from lossbench.engine.guard import Guard
 from lossbench.engine.objective import Objective, Term, mean, reduce, sums, total
 from lossbench.engine.precision import Cast, LossScale
@@ -38,6 +39,7 @@ class Player:
     Attributes:
         seed: of what a step draws at random, such as dropout.
         augment: changes the inputs of a step, at random.
+        average: of the weights, which moves with the steps that are taken.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Player:
     clip: Clip
     seed: int = 0
     augment: Callable[[Tensor], Tensor] | None = None
+    average: Average | None = None
 
     def __post_init__(self) -> None:
         device = self.parameters[0].device
@@ -143,6 +146,8 @@ class Player:
         if moved:
             for schedule in self.schedules:
                 schedule.step()
+            if self.average is not None:
+                self.average.take(self.now)
         return torch.stack((loss, norm, self.scale.value, verdict, *details))
 
     def terms(self, batch: Batch) -> list[Term]:
@@ -161,6 +166,7 @@ class Player:
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "scale": self.scale.scaler.state_dict(),
             "guard": self.guard.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -174,6 +180,8 @@ class Player:
             schedule.load_state_dict(saved)
         self.scale.load_state_dict(state["scale"])
         self.guard.load_state_dict(state["guard"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
 
     def _backward(self, micro_batches: Sequence[Batch]) -> Sums:
         """The gradient of one batch."""
