@@ -91,6 +91,11 @@ def build(config: Config) -> Run:
     data = prepare(source, config.dataset_options, config.split, seed, device)
     output = config.model_options.output
     loss = fit(config.loss, type(data.task), config.dataset, output)
+    if "counts" in loss.fields and not config.dataset_options.standardize_target:
+        raise ConfigError(
+            f"loss '{loss.name}' predicts counts in proportion to the training rows' mean; "
+            "leave dataset.standardize_target=false out"
+        )
     task = data.task.suited(loss.fields, output=output, levels=loss.levels)
     check_counts(source.target, task)
     if "counts" in loss.fields and config.dataset_options.outliers:

@@ -33,6 +33,7 @@ class DatasetOptions:
 
     split: Mapping[str, Any]
     standardize: bool = True
+    standardize_target: bool = True
     weight: str | None = None
     group: str | None = None
     imbalance: Annotated[float | None, "(0, 1]"] = None
@@ -47,6 +48,7 @@ class DatasetOptions:
 
 
 _DOES = {
+    "standardize_target": "standardize_target=false keeps numbers as they are",
     "imbalance": "imbalance thins classes",
     "label_noise": "label_noise replaces classes",
     "outliers": "outliers moves numbers",
@@ -54,7 +56,7 @@ _DOES = {
 }
 _OF_CLASSES = ("classes to predict", ("imbalance", "label_noise", "sampler"))
 _TAKES = {  # by task: what the data set has, and which of these options mean something there
-    "regression": ("numbers to predict", ("outliers",)),
+    "regression": ("numbers to predict", ("outliers", "standardize_target")),
     "binary": _OF_CLASSES,
     "multiclass": _OF_CLASSES,
     "multilabel": ("any number of labels per example", ("label_noise",)),
@@ -71,7 +73,7 @@ def refuse_misfits(options: DatasetOptions, source: Source) -> None:
     """
     has, takes = _TAKES[task_of(source)]
     for key, does in _DOES.items():
-        if getattr(options, key) in (None, "shuffle") or key in takes:
+        if getattr(options, key) == getattr(DatasetOptions, key) or key in takes:
             continue
         others = [other for other in _SPOILS if key in _SPOILS and other in takes]
         mend = f"; dataset.{others[0]} spoils those" if others else ""
@@ -79,5 +81,7 @@ def refuse_misfits(options: DatasetOptions, source: Source) -> None:
 
 
 def strata(source: Source, shares: SplitShares) -> NDArray[Any] | None:
-    """The class of each row, where there are classes and they are to keep their shares."""
-    return source.target if shares.stratify and task_of(source) in ("binary", "multiclass") else None
+    """The class of each row, or the stratum that the data set names, where these are to keep their shares."""
+    if not shares.stratify or source.strata is not None:
+        return source.strata if shares.stratify else None
+    return source.target if task_of(source) in ("binary", "multiclass") else None

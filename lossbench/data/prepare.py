@@ -74,7 +74,7 @@ def prepare(source: Source, options: DatasetOptions, shares: SplitShares, seed: 
     if weight is not None and not weight[train].any():
         raise DataError(f"dataset.weight={options.weight} is 0 for every training row: nothing would be learned")
 
-    task = learn_task(source, train)
+    task = learn_task(source, train, options.standardize_target)
     encoding = learn(features, train, options.standardize)
     fitted = Fitted(task, encoding.input_shape, tuple(map(str, source.classes)), encoding)
 

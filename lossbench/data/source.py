@@ -29,6 +29,7 @@ class Source:
         classes: the classes' names, in the order of their indices.
         notes: what the user should be told, such as an inferred task.
         held_out: the last so many examples are the data set's own test split, as published; 0 if it has none.
+        strata: (N,) whole numbers; examples of the same one keep their share in each split, as those of a class do.
 
     Raises:
         ConfigError: an unknown task, or a `Dataset` without a length.
@@ -41,6 +42,7 @@ class Source:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     held_out: int = 0
+    strata: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in get_args(TaskName):
@@ -50,6 +52,10 @@ class Source:
             object.__setattr__(self, "features", _numbers(self.features, "inputs"))
         elif not hasattr(self.features, "__len__"):
             raise ConfigError(f"{type(self.features).__name__} must have __len__ and __getitem__: a map-style Dataset")
+        if self.strata is not None:
+            object.__setattr__(self, "strata", _numbers(self.strata, "strata"))
+            if self.strata.shape != (len(self.target),):
+                raise DataError(f"strata have shape {self.strata.shape}, and there are {len(self.target)} targets")
 
 
 def _numbers(values: Any, what: str) -> NDArray[Any]:

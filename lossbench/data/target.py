@@ -101,14 +101,14 @@ def id_count(source: Source) -> int:
     return 2 if source.task == "binary" else len(source.classes) or int(source.target.max()) + 1
 
 
-def learn_task(source: Source, train: Rows) -> Task:
-    """The task with what it must know of the training rows."""
+def learn_task(source: Source, train: Rows, standardize: bool = True) -> Task:
+    """The task with what it must know of the training rows; numbers stay as they are without `standardize`."""
     values = source.target[train].astype(np.float64)
     mean, std = moments(values)
     if not std.any():
         raise DataError("every training row has the same target: nothing can be learned")
     if source.task == "regression":
-        return Regression(float(mean.item()), float(std.item()))
+        return Regression(float(mean.item()), float(std.item())) if standardize else Regression()
     if source.task == "binary":
         return Binary()
     if source.task == "multilabel":
