@@ -18,7 +18,10 @@ FILLED = {
     "model": ("input_shape", "outputs"),
     "loss": ("num_classes", "num_groups"),
     "optim": ("params",),
-    "scheduler": ("optimizer", "T_max", "total_steps", "total_iters", "max_lr", "mode"),
+    "scheduler": (
+        *("optimizer", "mode", "T_max", "T_0", "total_steps", "total_iters", "milestones", "step_size_up", "timescale"),
+        *("max_lr", "base_lr"),
+    ),
 }
 
 
@@ -49,8 +52,8 @@ def make(group: str, call: Call, filled: Mapping[str, Any] | None = None) -> Any
         raise ConfigError(f"{group} '{call.name}': {first_line(error)}") from error
 
 
-def locate(group: str, path: Any) -> Callable[..., Any]:
-    """The function or class that `_target_` names.
+def locate(group: str, path: Any, key: str = "_target_") -> Callable[..., Any]:
+    """The function or class that `_target_`, or another key of the group, names.
 
     Raises:
         ConfigError: it names none, or its module cannot be imported.
@@ -66,11 +69,11 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # an import runs the user's module: anything can come out of it
         reason = first_line(error.__cause__ or error)
         raise ConfigError(
-            f"{group}._target_: cannot import '{path}' ({reason}); a module of yours is looked for "
+            f"{group}.{key}: cannot import '{path}' ({reason}); a module of yours is looked for "
             "in the current directory and on PYTHONPATH"
         ) from error
     if not callable(found):
-        raise ConfigError(f"{group}._target_: '{path}' is not a function or class")
+        raise ConfigError(f"{group}.{key}: '{path}' is not a function or class")
     return found  # type: ignore[no-any-return]
 
 
