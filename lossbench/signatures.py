@@ -6,11 +6,12 @@ number in interval notation, such as `Annotated[float, "[0, 1)"]`; any further t
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import math
 import re
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lossbench.errors import ConfigError, did_you_mean
@@ -43,10 +44,18 @@ def accepts_any(target: Callable[..., Any]) -> bool:
 def hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Annotations with their `Annotated` metadata; empty where they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return {name: _bare(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
-    except Exception:  # a foreign annotation may name what only its type checker imports
-        return {}
+    for known in (None, vars(collections.abc)):  # torch imports `Callable` and the like for its type checker only
+        try:
+            found = get_type_hints(function, localns=known, include_extras=True)
+        except Exception:  # a foreign annotation may name what only its type checker imports
+            continue
+        return {name: _bare(hint) for name, hint in found.items()}
+    return {}
+
+
+def takes_function(hint: Any) -> bool:
+    """Whether a type is, or may be, that of a function, which a config names by its import path."""
+    return get_origin(hint) is Callable or any(map(takes_function, get_args(hint)))
 
 
 def _bare(hint: Any) -> Any:
@@ -56,13 +65,30 @@ def _bare(hint: Any) -> Any:
     return inner[0] if len(members) == 2 and inner else hint
 
 
+def noted(target: Callable[..., Any], ranges: Mapping[str, Any]) -> dict[str, Any]:
+    """The target's hints, and what `ranges` says of its parameters beyond them.
+
+    Args:
+        ranges: by parameter (`lr`), or by target and parameter (`ASGD.alpha`): a tuple of notes, which are added to the
+            hint (intervals, and advice for a 0), or a type, which takes the hint's place. Later ones go on from those
+            before.
+    """
+    found = hints(target)
+    for key, said in ranges.items():
+        owner, _, name = key.rpartition(".")
+        if owner in ("", getattr(target, "__name__", "")):
+            notes = (found.get(name, Any), *said) if isinstance(said, tuple) else ()
+            found[name] = _ANNOTATED[notes] if notes else said
+    return found
+
+
 def bind(
     path: str,
     target: Callable[..., Any],
     given: Mapping[str, Any],
     *,
     filled: Collection[str] = (),
-    ranges: Mapping[str, tuple[str, ...]] | None = None,
+    ranges: Mapping[str, Any] | None = None,
     owner: str | None = None,
 ) -> dict[str, Any]:
     """Check `given` against `target`'s signature and return the values converted to its types.
@@ -70,13 +96,13 @@ def bind(
     Args:
         path: the config group, for the messages (`optim` gives `optim.lr`).
         filled: parameters that the program supplies where they are missing from `given`, or null.
-        ranges: the notes of parameters of foreign code, by name: intervals, and a hint for the message.
+        ranges: what foreign code does not say of its parameters, as `noted` takes it.
         owner: what has the options, for the message (`adamw`); the target's name by default.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, or a number out of its range.
     """
-    known, annotated = parameters(target), hints(target)
+    known, annotated = parameters(target), noted(target, ranges or {})
     for key in given:
         if key not in known and not accepts_any(target):
             has = [k for k in known if k not in filled]
@@ -89,11 +115,7 @@ def bind(
         if value is None and key in filled:
             values[key] = None
             continue
-        hint = annotated.get(key, Any)
-        if ranges and key in ranges:
-            noted = (hint, *ranges[key])
-            hint = _ANNOTATED[noted]
-        values[key] = convert(f"{path}.{key}" if path else key, value, hint)
+        values[key] = convert(f"{path}.{key}" if path else key, value, annotated.get(key, Any))
     return values
 
 
@@ -118,14 +140,20 @@ def describe(hint: Any) -> str:
     if origin is Annotated:
         return describe(get_args(hint)[0])
     if origin is Literal:
-        return "one of " + ", ".join("null" if a is None else str(a) for a in get_args(hint))
+        words = [a if isinstance(a, str) else show(a) for a in get_args(hint)]
+        return f"one of {', '.join(words)}"
     if origin in (Union, types.UnionType):
         # A tensor is nothing that a config file can hold.
         members = [a for a in get_args(hint) if a is not type(None) and (a in _KIND or get_origin(a))]
         words = list(dict.fromkeys(describe(a) for a in members))
         return " or ".join(words + ["null"] * (type(None) in get_args(hint)))
-    if origin in (list, tuple, Sequence) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
-        return f"a list ({describe(get_args(hint)[0])} each)"
+    if origin is Callable:
+        return "a function's import path"
+    if _is_list(origin):
+        items = [item for item in get_args(hint) if item is not Ellipsis]
+        words = list(dict.fromkeys(map(describe, items)))
+        fixed = f" of {len(items)}" if origin is tuple and items == list(get_args(hint)) else ""
+        return f"a list{fixed} ({', '.join(words)}{' each' if len(words) == 1 else ''})"
     if hint in _KIND:
         return _KIND[hint]
     return "a mapping" if origin in (dict, Mapping) else str(getattr(hint, "__name__", hint))
@@ -159,9 +187,16 @@ def _convert(value: Any, hint: Any) -> Any:
         return str(value) if is_text else _MISMATCH
     if origin in (dict, Mapping):
         return dict(value) if isinstance(value, Mapping) else _MISMATCH
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
+    if origin is Callable:
+        return value if isinstance(value, str) else _MISMATCH
+    if _is_list(origin):
         return _sequence(value, origin, args)
     return value  # a foreign type: its own constructor is the judge
+
+
+def _is_list(origin: Any) -> bool:
+    """Whether a type with this origin is written as a list: a sequence, or any iterable."""
+    return inspect.isclass(origin) and (issubclass(origin, Sequence) or origin is Iterable)
 
 
 def _number(value: Any, kind: type) -> Any:
@@ -205,8 +240,8 @@ def _check_ranges(path: str, value: Any, hint: Any) -> None:
                 return _check_ranges(path, value, member)
     elif isinstance(value, (list, tuple)) and get_args(hint):
         kinds = get_args(hint) if isinstance(value, tuple) and get_args(hint)[-1] is not Ellipsis else ()
-        for number, kind in zip(value, kinds or [get_args(hint)[0]] * len(value), strict=True):
-            _check_ranges(path, number, kind)
+        for i, (number, kind) in enumerate(zip(value, kinds or [get_args(hint)[0]] * len(value), strict=True)):
+            _check_ranges(f"{path}[{i}]" if kinds else path, number, kind)
     return None
 
 
@@ -219,6 +254,8 @@ def _check_interval(path: str, number: float, match: re.Match[str], advice: str)
         return
     if math.isinf(hi) and not math.isinf(lo) and math.isfinite(number):
         wanted = f"{'at least' if left == '[' else 'greater than'} {low}"
+    elif math.isinf(lo) and not math.isinf(hi) and math.isfinite(number):
+        wanted = f"{'at most' if right == ']' else 'less than'} {high}"
     elif math.isinf(hi):
         wanted = "a finite number" + ("" if math.isinf(lo) else f", {'at least' if left == '[' else 'above'} {low}")
     else:

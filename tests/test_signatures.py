@@ -165,6 +165,10 @@ def test_refused_type(value, hint, message):
         ([0.9, 1.0], Annotated[tuple[float, float], "[0, 1)"], "group.key must be in [0, 1), got 1.0"),
         ([0.9, 1.0], list[Share], "group.key must be in [0, 1), got 1.0"),
         ([[0.9], [1.0]], list[list[Share]], "group.key must be in [0, 1), got 1.0"),
+        ([0.9, 1.0], tuple[Positive, Share], "group.key[1] must be in [0, 1), got 1.0"),
+        (0.5, Annotated[float, "(-inf, 0]"], "group.key must be at most 0, got 0.5"),
+        (0, Annotated[float, "(-inf, 0)"], "group.key must be less than 0, got 0.0"),
+        (math.nan, Annotated[float, "(-inf, 0)"], "group.key must be in (-inf, 0), got nan"),
     ],
 )
 def test_refused_range(value, hint, message):
@@ -202,6 +206,9 @@ def test_a_number_without_a_range_may_be_anything():
         (int | None, "a whole number or null"),
         (Literal["a", None], "one of a, null"),
         (tuple[int, ...], "a list (a whole number each)"),
+        (tuple[float, float], "a list of 2 (a number each)"),
+        (tuple[float | None, float], "a list of 2 (a number or null, a number)"),
+        (Literal[False], "one of false"),
         (Weights, "a number or a list (a number each) or one of balanced or null"),
     ],
 )
@@ -302,6 +309,29 @@ def test_ranges_of_foreign_code():
         check(betas=0.9)
     with pytest.raises(ConfigError, match=r"has no option 'beta'; did you mean 'betas'\?"):
         check(beta=0.9)
+
+
+def test_ranges_of_one_class_among_others():
+    """An option's name may mean other things to another class, or have other intervals at each place of a list."""
+
+    class Other:
+        def __init__(self, params, alpha: float = 0.0, etas: tuple[float, ...] = ()) -> None: ...
+
+    etas = tuple[Annotated[float, "(0, 1)"], Annotated[float, "(1, inf)"]]
+    ranges = {"alpha": ("(-inf, 5]",), "RMSprop.alpha": ("[0, 1)",), "Rprop.etas": etas}
+
+    def refused(target, **given):
+        with pytest.raises(ConfigError) as caught:
+            bind("optim", target, given, filled=("params",), ranges=ranges)
+        return str(caught.value)
+
+    assert refused(torch.optim.RMSprop, alpha=2) == "optim.alpha must be in [0, 1), got 2.0"
+    assert refused(torch.optim.RMSprop, alpha=6) == "optim.alpha must be at most 5, got 6.0"
+    assert refused(Other, alpha=6) == "optim.alpha must be at most 5, got 6.0"
+    assert refused(torch.optim.Rprop, etas=[0.5, 1]) == "optim.etas[1] must be greater than 1, got 1.0"
+    assert refused(torch.optim.Rprop, etas=[0.5]) == "optim.etas must be a list of 2 (a number each), got [0.5]"
+    given = {"alpha": 2, "etas": [1, 2, 3]}
+    assert bind("optim", Other, given, filled=("params",), ranges=ranges)["etas"] == (1.0, 2.0, 3.0)
 
 
 def test_a_default_of_none_does_not_hide_the_notes():
