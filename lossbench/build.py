@@ -29,8 +29,8 @@ from lossbench.engine import (
     choose_gate,
     evaluate,
 )
-from lossbench.engine.checkpoints import put_weights
 from lossbench.engine.precision import PrecisionName
+from lossbench.engine.weights import put_weights
 from lossbench.errors import ConfigError, DataError, LossbenchError, first_line
 from lossbench.loss_build import build_objective, may_be_empty
 from lossbench.loss_config import fit
@@ -117,14 +117,16 @@ def build(config: Config) -> Run:
     model = with_output(build_model(config.model, data.input_shape, task.outputs), task.output).to(device)
     length = _length(config, batches)
     objective = build_objective(loss, data, model, device, reduction=options.reduction, steps=length.steps)
+    groups = freeze_and_group(config, model, objective)
+    thaw = thaw_of(groups, steps=length.steps, steps_per_epoch=batches.steps_per_epoch)
     cast = autocast(precision, device)
     if config.root.weights is not None:
         put_weights(checkpoint_at(Path(config.root.weights), "best", say), [model])
     probe(config, model, objective, data, cast)
     if options.compile:
         model.compile()
-    trained = [p for m in (model, objective.modules) for p in m.parameters() if p.requires_grad]
-    optimizers = build_optimizers(config.optim, trained)
+    embeddings = [m.weight for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    optimizers = build_optimizers(config.optim, groups, embeddings)
     refuse_misfits(config, optimizers, precision)
     monitor = monitor_of(config, data)
     scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
@@ -132,7 +134,7 @@ def build(config: Config) -> Run:
         model=model,
         task=task,
         objective=objective,
-        parameters=trained,
+        parameters=trained_of(model, objective, groups),
         optimizers=optimizers,
         schedules=build_schedules(config, optimizers, length, batches, data),
         guard=Guard(
@@ -151,6 +153,7 @@ def build(config: Config) -> Run:
         clip=Clip(options.clip_norm, options.clip_value),
         augment=augment_for(config.augment, data.input_shape),
         seed=derive(seed, "training"),  # dropout and the like: the same for every loss and model
+        thaw=thaw,
     )
     direction = options.direction or direction_of(data, monitor)
     best = Best([model, objective.modules], monitor, direction, options.early_stop)

@@ -12,7 +12,7 @@ from lossbench.config import NO_MATTER, Config
 from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine.checkpoint import Checkpoint
-from lossbench.engine.checkpoints import found, load, number
+from lossbench.engine.restore import found, load, number
 from lossbench.errors import CheckpointError, ConfigError
 from lossbench.observe.run_dir import lock, read_json
 from lossbench.saved import FOLDER, checkpoint_at, run_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lossbench import catalog
 from lossbench.engine.checkpoint import Checkpoint
-from lossbench.engine.checkpoints import found, newest, number, whole
+from lossbench.engine.restore import found, newest, number, whole
 from lossbench.errors import CheckpointError
 
 FOLDER = "checkpoints"

@@ -24,7 +24,7 @@ from lossbench.engine.checkpoint import (
     read,
     write,
 )
-from lossbench.engine.checkpoints import found, newest
+from lossbench.engine.restore import found, newest
 from lossbench.errors import CheckpointError, ResourceError
 
 TENSORS = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(7)}

@@ -13,7 +13,7 @@ from torch import nn
 
 from lossbench.engine import Best, Checkpoints
 from lossbench.engine.checkpoint import read
-from lossbench.engine.checkpoints import found, load, number
+from lossbench.engine.restore import found, load, number
 from lossbench.errors import CheckpointError
 
 

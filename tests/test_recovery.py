@@ -22,7 +22,7 @@ from lossbench.engine import (
     autocast,
     train,
 )
-from lossbench.engine.checkpoints import found
+from lossbench.engine.restore import found
 from lossbench.errors import Diverged
 from lossbench.losses import mse
 from lossbench.observe.recorder import DeviceRecorder, Sink

@@ -25,7 +25,7 @@ from lossbench.data.inputs import read_source
 from lossbench.data.table_encoding import TableEncoding
 from lossbench.device import pick_device, pick_precision
 from lossbench.engine import Metrics, Objective, Part, autocast, evaluate
-from lossbench.engine.checkpoints import put_weights
+from lossbench.engine.weights import put_weights
 from lossbench.errors import CheckpointError, ConfigError
 from lossbench.observe.run_dir import finite
 from lossbench.saved import key_of

@@ -22,7 +22,7 @@ from lossbench.compose import compose
 from lossbench.config import Config
 from lossbench.data import Fitted
 from lossbench.engine.checkpoint import Checkpoint
-from lossbench.engine.checkpoints import put_weights
+from lossbench.engine.weights import put_weights
 from lossbench.errors import CheckpointError, ConfigError, printable
 from lossbench.hydra_errors import translate
 from lossbench.models.output import with_output

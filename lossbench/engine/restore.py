@@ -1,0 +1,179 @@
+"""The way back to a checkpoint: which of a run's are there and whole, and what is put where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossbench.engine.best import Best
+from lossbench.engine.checkpoint import Checkpoint, read
+from lossbench.engine.random_state import set_random_state
+from lossbench.engine.step import Player
+from lossbench.engine.weights import check_shapes, modules_of
+from lossbench.errors import CheckpointError, first_line
+from lossbench.optim import Schedule
+
+BESTS = ("best", "averaged")  # directories and links of the best weights, and of the best averaged ones
+
+_NAME = re.compile(r"(step|best|averaged)-(\d{8,})")
+
+
+def newest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
+    """The newest checkpoint in a run's `checkpoints` that is whole.
+
+    Raises:
+        CheckpointError: there is none, or none is whole.
+    """
+    steps = found(root, "step")
+    if not steps:
+        raise CheckpointError(f"{root.parent} holds no checkpoint to go on from")
+    problem = ""
+    for path in reversed(steps):
+        try:
+            checkpoint = whole(path)
+        except CheckpointError as error:
+            problem = problem or str(error)
+            continue
+        if problem:
+            warn(f"{problem}; using {path.name}")
+        return checkpoint
+    raise CheckpointError(f"no checkpoint of {root.parent} is whole; the newest: {problem}")
+
+
+def whole(path: Path) -> Checkpoint:
+    """The verified checkpoint in a directory, whose name says its step.
+
+    Raises:
+        CheckpointError: it is damaged, or says that it is of another step.
+    """
+    if not _NAME.fullmatch(path.name):
+        raise CheckpointError(f"{path} is no checkpoint: these are called step-N, best-N or averaged-N")
+    checkpoint = read(path)
+    if checkpoint.facts.get("step") != number(path):
+        raise CheckpointError(f"{path} says that it is of step {checkpoint.facts.get('step')}")
+    return checkpoint
+
+
+def found(root: Path, kind: str) -> list[Path]:
+    """The directories of a kind, `step` or one of BESTS, in the order of their steps."""
+    paths = root.glob(f"{kind}-*") if root.is_dir() else ()
+    return sorted((path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()), key=number)
+
+
+def number(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.partition("-")[2])
+
+
+def load(
+    checkpoint: Checkpoint,
+    player: Player,
+    best: Best,
+    warn: Callable[[str], None],
+    *,
+    averaged: Best | None = None,
+    changed: Collection[str] = (),
+) -> dict[str, Any]:
+    """Put a checkpoint's state into a player and its best weights; returns the progress that was saved with it.
+
+    Args:
+        averaged: the best averaged weights, where weights are averaged. They begin anew where the checkpoint has no
+            average of this kind.
+        changed: the config keys that differ from what they were. Where the optimizer's settings, the schedule or its
+            length are among them, the player's own are kept, moved on to the checkpoint's step.
+
+    Raises:
+        CheckpointError: it is of another model or optimizer, or was not written by lossbench.
+    """
+    try:
+        return _load(checkpoint, player, best, averaged, warn, changed)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not fit this run: {first_line(error)}") from error
+
+
+def _load(
+    checkpoint: Checkpoint,
+    player: Player,
+    best: Best,
+    averaged: Best | None,
+    warn: Callable[[str], None],
+    changed: Collection[str],
+) -> dict[str, Any]:
+    state = checkpoint.state("state.pt")
+    modules = modules_of(checkpoint, player.modules)
+    now = player.state()
+    check_shapes(checkpoint.path, modules, now["modules"])
+    _check_optimizers(checkpoint.path, state["optimizers"], player.optimizers)
+    before = list(state["schedules"])
+    anew = [_is_anew(schedule, changed) for schedule in player.schedules]
+    for i, schedule_is_anew in enumerate(anew):
+        if schedule_is_anew:
+            state["optimizers"][i]["param_groups"] = now["optimizers"][i]["param_groups"]
+            state["schedules"][i] = now["schedules"][i]
+    average_goes_on = _alike(state.get("average"), now.get("average"))
+    if "average" in now and not average_goes_on:
+        state["average"] = now["average"]
+    player.load({**{key: state[key] for key in now if key != "modules"}, "modules": modules})
+    for schedule, saved, schedule_is_anew in zip(player.schedules, before, anew, strict=True):
+        if schedule_is_anew:
+            schedule.fast_forward(saved["taken"])
+            if saved["factor"] != 1 and "optim.lr" not in changed:
+                schedule.slow_down(saved["factor"])
+    _load_best("best", best, checkpoint, state, player.modules, warn)
+    if averaged is not None:
+        averaged.forget()
+        if average_goes_on:
+            _load_best("averaged", averaged, checkpoint, state, player.modules, warn)
+    set_random_state(state["random"])
+    progress: dict[str, Any] = state["progress"]
+    return progress
+
+
+def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
+    """Whether a schedule is another one than it was; a longer run is none to one that moves at evaluations."""
+    if any(key.startswith(("optim.", "scheduler.")) for key in changed):
+        return True
+    return schedule.interval != "evaluation" and not {"trainer.epochs", "trainer.steps"}.isdisjoint(changed)
+
+
+def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Optimizer]) -> None:
+    for theirs, ours in zip(saved, now, strict=True):
+        sizes = [[len(group["params"]) for group in groups] for groups in (theirs["param_groups"], ours.param_groups)]
+        if sizes[0] != sizes[1] or not ours.defaults.keys() <= theirs["param_groups"][0].keys():
+            raise CheckpointError(f"{path} is for another optimizer; weights={path} starts a new run from its weights")
+
+
+def _alike(saved: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
+    """Whether two states are of the same kind of average, of the same parameters."""
+    if saved is None or now is None or saved["kind"] != now["kind"]:
+        return False
+    theirs, ours = ({key: tensor.shape for key, tensor in state["model"].items()} for state in (saved, now))
+    return theirs == ours
+
+
+def _load_best(
+    kind: str,
+    best: Best,
+    checkpoint: Checkpoint,
+    state: Mapping[str, Any],
+    modules: Sequence[nn.Module],
+    warn: Callable[[str], None],
+) -> None:
+    """Put in place what a state says of the best weights of a kind, and the weights themselves."""
+    best.load_state_dict(state[kind])
+    name, best.weights = state[f"{kind}_name"], []
+    if name is None:
+        return
+    try:
+        saved = modules_of(read(checkpoint.path.parent / name), modules)
+    except CheckpointError as error:
+        warn(f"{error}; the {kind} weights so far are lost, and the next evaluation counts as the best")
+        best.forget()
+        return
+    device = next(modules[0].parameters()).device
+    best.weights = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()} for part in saved]
