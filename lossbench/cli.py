@@ -17,6 +17,8 @@ lossbench: which loss, optimizer or schedule is better, by how much, and is the 
 
   lossbench train [KEY=VALUE ...]     train one combination; with -m, a sweep over many (--help for more)
   lossbench check [KEY=VALUE ...]     all that can be known without training
+  lossbench plot KEY=VALUE ...        the learning rate over a run, drawn without training; several in one picture
+  lossbench find-lr [KEY=VALUE ...]   a good learning rate, by a range test
   lossbench evaluate PATH             the metrics of a trained model, on its run's data or on others
   lossbench predict PATH              what a trained model says of new rows: --input FILE --output FILE
   lossbench export PATH               a trained model as a file of its own: torch.export or ONNX
@@ -32,7 +34,7 @@ Examples:
   lossbench train -m loss=cross_entropy,focal,label_smoothing 'seed=range(0,3)'
   tensorboard --logdir outputs
 
-PATH is a run's directory, such as outputs/DATE/TIME-NAME. train, check and the commands on a PATH have a --help.
+PATH is a run's directory, such as outputs/DATE/TIME-NAME. All but list, show and completion have a --help.
 Any command takes --debug, which shows the traceback of an error.
 """
 
@@ -99,7 +101,7 @@ def _other(name: str, words: list[str]) -> None:
     """A command of `lossbench.commands`; its words are read, and its --help printed, before torch is imported."""
     asked = parse(name, words)
     if asked is not None:
-        import_module(f"lossbench.commands.{name}").run(asked)
+        import_module(f"lossbench.commands.{name.replace('-', '_')}").run(asked)
 
 
 def _list(words: list[str]) -> None:

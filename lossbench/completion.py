@@ -102,13 +102,11 @@ def _other(command: str, line: str) -> list[str]:
 
 
 def _train(line: str) -> list[str]:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.bash_completion import BashCompletion
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
 
     from lossbench.flags import config_dirs, known_flags, split_flags
     from lossbench.naming import register_resolvers
+    from lossbench.sweep import options_loader
 
     try:
         words = shlex.split(line)
@@ -119,13 +117,9 @@ def _train(line: str) -> list[str]:
     except (ValueError, ConfigError):  # an open quote, or a flag that still wants its value: files, as the shell does
         return []
     register_resolvers()
-    search_path = create_config_search_path(str(catalog.conf_dir()))
-    for directory in config_dirs(flags):
-        place = SearchPathQuery(provider="schema")
-        search_path.prepend("command-line", f"file://{directory.resolve()}", anchor=place)
     try:
         query = " ".join([*overrides, word])
-        found = BashCompletion(ConfigLoaderImpl(search_path))._query(config_name="config", line=query)
+        found = BashCompletion(options_loader(config_dirs(flags)))._query(config_name="config", line=query)
     except Exception:  # a mistake further left: nothing can be said of what follows
         return []
     return [name for name in found if not name.startswith("hydra") and "._target_" not in name]

@@ -63,7 +63,7 @@ BELOW = {
     "flags": (),
     "stopping": (),
     "commands.usage": (),
-    "completion": ("catalog", "commands.usage", "flags", "naming"),
+    "completion": ("catalog", "commands.usage", "flags", "naming", "sweep"),
     "cli": ("app", "commands", "completion", "hydra_errors", "listing", "stopping"),
 }
 

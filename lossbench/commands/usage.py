@@ -76,6 +76,24 @@ before it begins; then says what would be trained. --config-dir DIR adds your ow
         overrides=True,
         values={"--config-dir": ()},
     ),
+    "plot": Usage(
+        """\
+lossbench plot KEY=VALUE ...: how the learning rate would move over a run, and the momentum if it does. No training.
+
+Takes what `train` takes. Values with commas give a curve each, and all of them come in one picture: in the terminal,
+and with --output FILE.png or FILE.svg as a file (--force overwrites it). The rates are those that the run would have:
+they come from its own schedule. One that follows a metric is drawn as if that never got better.
+--by step (default) or epoch is what goes from left to right; --log draws rates on a logarithmic axis. --config-dir DIR
+adds your own YAML files.
+
+  lossbench plot scheduler=cosine_restarts trainer.epochs=30
+  lossbench plot scheduler=cosine,onecycle,step scheduler.warmup=0.1 --output rates.svg
+""",
+        path=False,
+        overrides=True,
+        values={"--output": (), "--by": ("step", "epoch"), "--config-dir": ()},
+        switches=("--log", "--force"),
+    ),
     "evaluate": Usage(
         f"""\
 lossbench evaluate PATH [--split NAME] [--json FILE] [KEY=VALUE ...]: the metrics of a trained model.
@@ -216,7 +234,7 @@ def _flag(command: str, word: str, rest: list[str]) -> tuple[str, str | None]:
 def _check_value(name: str, value: str, choices: Sequence[str]) -> None:
     if name == "--checkpoint" and not _CHECKPOINT.fullmatch(value):
         raise ConfigError(f"--checkpoint must be best, last or step-N, got '{value}'{did_you_mean(value, choices)}")
-    if name in ("--split", "--format") and value not in choices:
+    if name in ("--split", "--format", "--by") and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got '{value}'{did_you_mean(value, choices)}")
 
 

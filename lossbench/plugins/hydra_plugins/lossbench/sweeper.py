@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 class LossbenchSweeper(BasicSweeper):
@@ -39,18 +38,14 @@ class LossbenchSweeper(BasicSweeper):
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """Each job's overrides, equal ones once."""
         from lossbench.console import say
-        from lossbench.errors import ConfigError, plural
+        from lossbench.errors import plural
+        from lossbench.sweep import jobs
 
         assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        for override in overrides:
-            if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
-                raise ConfigError(f"the sweep has 0 jobs: '{override.input_line}' is empty")
-        (jobs,) = self.split_arguments(overrides, None)
-        unique = [list(job) for job in dict.fromkeys(map(tuple, jobs))]
-        if len(unique) < len(jobs):
-            say(f"{plural(len(jobs) - len(unique), 'job')} equal to another: run once")
+        found = jobs([*self._parse_config(), *arguments], self.hydra_context.config_loader)
+        unique = [list(job) for job in dict.fromkeys(map(tuple, found))]
+        if len(unique) < len(found):
+            say(f"{plural(len(found) - len(unique), 'job')} equal to another: run once")
         return unique
 
     def _check(self, jobs: Sequence[Sequence[str]]) -> None:

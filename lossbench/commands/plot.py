@@ -1,0 +1,217 @@
+"""`lossbench plot`: how the learning rate, and the momentum, would move over a run, without training."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lossbench import catalog
+from lossbench.app import check_config_dir, with_recorded
+from lossbench.build import Run, build
+from lossbench.commands.files import check_place
+from lossbench.commands.load import composed
+from lossbench.commands.usage import Asked
+from lossbench.console import console, say
+from lossbench.errors import ConfigError, LossbenchError, plural, printable
+from lossbench.report.figure import Curve, Panel, Picture, number, thinned
+from lossbench.report.picture import check_kind, save
+from lossbench.report.terminal import draw
+from lossbench.sweep import jobs, options_loader
+
+WIDEST = 140  # characters
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a parameter group's rate and momentum are at each step of a run.
+
+    Attributes:
+        name: what tells it from the other courses.
+        rates: one for each step, as `steps.csv` would have it.
+        momenta: likewise; none where the optimizer has no momentum.
+        schedule: what is said of the schedule: its warm-up in steps, and what a move of it is.
+    """
+
+    name: str
+    rates: Sequence[float]
+    momenta: Sequence[float]
+    steps_per_epoch: int
+    warmup: int
+    interval: str
+
+
+def run(asked: Asked) -> None:
+    """Build each combination as `train` would, follow its schedule to the end, and draw.
+
+    Raises:
+        LossbenchError: what `train` would raise before it begins, or a picture that cannot be written.
+    """
+    _check_words(asked.overrides)
+    output = Path(asked.values["--output"]) if "--output" in asked.values else None
+    if output:
+        check_kind(output, "--output")
+        check_place(output, force="--force" in asked.switches)
+    courses, notes = _courses(asked.overrides, asked.config_dirs)
+    by_epoch, log = asked.values.get("--by") == "epoch", "--log" in asked.switches
+    picture = pictured(courses, by_epoch=by_epoch, log=log)
+    console.print(draw(picture, min(console.width, WIDEST)))
+    console.print()
+    console.print(_facts(courses))
+    for note in notes:
+        say(note)
+    if output:
+        save(picture, output)
+        say(f"picture in {output}")
+
+
+def followed(built: Run, name: str = "") -> list[Course]:
+    """The course of each parameter group of a run, with the run's own schedules: no step is taken.
+
+    A schedule that follows a metric is told at each evaluation that it has not got better.
+    """
+    schedules, length = built.player.schedules, built.length
+    groups = [(schedule, group) for schedule in schedules for group in schedule.optimizer.param_groups]
+    rates: list[list[float]] = [[] for _ in groups]
+    momenta: list[list[float]] = [[] for _ in groups]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch wants an optimizer step before each
+        for step in range(1, length.steps + 1):
+            for k, (_, group) in enumerate(groups):
+                rates[k].append(float(group["lr"]))
+                momenta[k] += _momentum(group)
+            for schedule in schedules:
+                schedule.step()
+                if step % length.eval_every == 0:
+                    schedule.evaluated({schedule.metric: 0.0})
+    return [
+        Course(
+            _join(name, str(group["name"])) if len(groups) > 1 else name or built.config.scheduler.name,
+            rates[k],
+            momenta[k],
+            built.batches.steps_per_epoch,
+            schedule.warmup,
+            schedule.interval,
+        )
+        for k, (schedule, group) in enumerate(groups)
+    ]
+
+
+def pictured(courses: Sequence[Course], *, by_epoch: bool = False, log: bool = False) -> Picture:
+    """The courses' rates, over steps or epochs, and below them their momenta where one moves."""
+    momenta = [course for course in courses if course.momenta]
+    panels = [Panel("learning rate", _curves(courses, lambda course: course.rates, by_epoch), log)]
+    if any(len(set(course.momenta)) > 1 for course in momenta):
+        panels.append(Panel("momentum", _curves(momenta, lambda course: course.momenta, by_epoch)))
+    lengths = {(len(course.rates), course.steps_per_epoch) for course in courses}
+    what = courses[0].name if len(courses) == 1 else f"{len(courses)} schedules"
+    return Picture(
+        f"{what}{_length(*lengths.pop()) if len(lengths) == 1 else ''}", "epoch" if by_epoch else "step", panels
+    )
+
+
+def labels(found: Sequence[Sequence[str]]) -> list[str]:
+    """A short name for each job: its settings that differ from other jobs', an option of a group by its name alone."""
+    settings = [dict(word.lstrip("+").split("=", 1) for word in job if "=" in word) for job in found]
+    keys = list(dict.fromkeys(key for job in settings for key in job))
+    keys = [key for key in keys if len({job.get(key) for job in settings}) > 1]
+    last = [key.rpartition(".")[2] for key in keys]
+    short = {key: end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)}
+
+    def said(key: str, value: str) -> str:
+        return value if key in catalog.GROUPS else f"{short[key]}={value}"
+
+    return [", ".join(said(key, job[key]) for key in keys if key in job) for job in settings]
+
+
+def _courses(overrides: Sequence[str], config_dirs: Sequence[Path]) -> tuple[list[Course], list[str]]:
+    """The courses of all combinations, and what is to be said of them."""
+    check_config_dir([f"--config-dir={directory}" for directory in config_dirs])
+    found = jobs(with_recorded([], overrides), options_loader(config_dirs))
+    found = [list(job) for job in dict.fromkeys(map(tuple, found))]
+    courses: list[Course] = []
+    notes: dict[str, None] = {}
+    for job, label in zip(found, labels(found), strict=True):
+        try:
+            built = build(composed(["trainer.device=cpu", *job], config_dirs))  # rates are the same on any device
+        except LossbenchError as error:
+            if len(found) == 1:
+                raise
+            raise type(error)(f"{label}: {error}") from error
+        courses += followed(built, label)
+        notes |= dict.fromkeys(_notes(built))
+    return courses, list(notes)
+
+
+def _notes(built: Run) -> list[str]:
+    """What a schedule's course is drawn on the assumption of."""
+    return [
+        f"{built.config.scheduler.name} follows val {schedule.metric}: drawn as if that never got better"
+        for schedule in built.player.schedules
+        if isinstance(schedule.main, ReduceLROnPlateau)
+    ]
+
+
+def _facts(courses: Sequence[Course]) -> Table:
+    """In words what the picture shows."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("schedule", "start", "peak", "at step", "end", "warm-up", "moves per", "length"):
+        table.add_column(name, justify="right" if name in ("start", "peak", "at step", "end") else "left")
+    for course in courses:
+        rates = course.rates
+        peak = max(rates)
+        table.add_row(
+            Text(printable(course.name)),
+            number(rates[0]),
+            number(peak),
+            f"{rates.index(peak) + 1:,}",
+            number(rates[-1]),
+            plural(course.warmup, "step") if course.warmup else "-",
+            course.interval,
+            _length(len(rates), course.steps_per_epoch).removeprefix(" over "),
+        )
+    return table
+
+
+def _length(steps: int, per_epoch: int) -> str:
+    return f" over {plural(steps, 'step')} in {plural(-(-steps // per_epoch), 'epoch')}"
+
+
+def _curves(courses: Sequence[Course], values: Callable[[Course], Sequence[float]], by_epoch: bool) -> list[Curve]:
+    found = []
+    for course in courses:
+        steps = range(1, len(course.rates) + 1)
+        across = [step / course.steps_per_epoch for step in steps] if by_epoch else steps
+        found.append(thinned(Curve(course.name, across, values(course))))
+    return found
+
+
+def _momentum(group: Mapping[str, Any]) -> list[float]:
+    """A parameter group's momentum, or that of Adam and the like: their first beta."""
+    if "momentum" in group:
+        return [float(group["momentum"])]
+    return [float(group["betas"][0])] if "betas" in group else []
+
+
+def _join(name: str, group: str) -> str:
+    return f"{name}: {group}" if name else group
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words that are no settings.
+
+    Raises:
+        ConfigError: there is none, or one is a path.
+    """
+    if not words:
+        raise ConfigError("plot what? for example: lossbench plot scheduler=cosine (lossbench plot --help)")
+    for word in words:
+        if (os.sep in word or "=" not in word) and Path(word).exists():
+            raise ConfigError(f"plot draws the schedule of settings, such as scheduler=cosine, and '{word}' is a path")
