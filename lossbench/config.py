@@ -20,8 +20,10 @@ from lossbench.engine.objective import Reduction
 from lossbench.errors import ConfigError, did_you_mean
 from lossbench.loss_config import Loss, check_fit, read_loss
 from lossbench.naming import run_name
-from lossbench.optim import SchedulerOptions
+from lossbench.optim import OptimOptions, SchedulerOptions
+from lossbench.optim.groups import Rule
 from lossbench.optim.ranges import RANGES
+from lossbench.optim_config import read_rules
 from lossbench.signatures import bind, show
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks.output import Output
@@ -106,6 +108,8 @@ class Config:
     model_options: ModelOptions
     loss: Loss
     optim: Call
+    optim_options: OptimOptions
+    optim_rules: tuple[Rule, ...]
     scheduler: Call
     scheduler_options: SchedulerOptions
     plain: Mapping[str, Any]  # the whole config, resolved
@@ -147,6 +151,9 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     dataset_own, dataset_rest = _divide(plain["dataset"], DatasetOptions)
     dataset_options = DatasetOptions(**_own("dataset", DatasetOptions, dataset_own))
     model_own, model_rest = _divide(plain["model"], ModelOptions)
+    optim_own, optim_rest = _divide(plain["optim"], OptimOptions)
+    optim_options = OptimOptions(**_own("optim", OptimOptions, optim_own))
+    optim = _call("optim", optim_rest, choices)
     scheduler_own, scheduler_rest = _divide(plain["scheduler"], SchedulerOptions)
     scheduler_options = SchedulerOptions(**_own("scheduler", SchedulerOptions, scheduler_own))
     config = Config(
@@ -161,7 +168,9 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         model=_call("model", model_rest, choices),
         model_options=ModelOptions(**_own("model", ModelOptions, model_own)),
         loss=read_loss(plain["loss"], choices),
-        optim=_call("optim", plain["optim"], choices),
+        optim=optim,
+        optim_options=optim_options,
+        optim_rules=read_rules(optim_options, optim),
         scheduler=_call("scheduler", scheduler_rest, choices),
         scheduler_options=scheduler_options,
         plain=plain,

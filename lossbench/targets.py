@@ -17,10 +17,10 @@ FILLED = {
     "dataset": (),
     "model": ("input_shape", "outputs"),
     "loss": ("num_classes", "num_groups"),
-    "optim": ("params",),
+    "optim": ("params", "embeddings"),
     "scheduler": (
-        *("optimizer", "mode", "T_max", "T_0", "total_steps", "total_iters", "milestones", "step_size_up", "timescale"),
-        *("max_lr", "base_lr"),
+        *("optimizer", "mode", "max_lr", "base_lr", "moves", "T_max", "T_0", "total_steps", "total_iters", "milestones"),
+        *("step_size_up", "timescale"),
     ),
 }
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.engine.buffers import Buffers
+from lossbench.engine.names import named_parameters
 from lossbench.engine.objective import Term, reduce, sums, total
 from lossbench.engine.step import Clip, Player, clip_gradients
-from lossbench.engine.watch import Fault, Watch, kind_of, root, rows_of
+from lossbench.engine.watch import Fault, Watch, kind_of, rows_of
 from lossbench.engine.watch import Kind as Kind
 from lossbench.errors import first_line
 from lossbench.tasks import Batch
@@ -242,10 +243,7 @@ def _finding(
 
 def _names(player: Player) -> dict[nn.Parameter, str]:
     """Every parameter's name, those of a loss after its own."""
-    names = {p: name for name, p in root(player.model).named_parameters()}
-    for leaf in (leaf for part in player.objective.parts for leaf in part.leaves()):
-        if isinstance(leaf.function, nn.Module):
-            names |= {p: f"{leaf.name}.{name}" for name, p in leaf.function.named_parameters() if p not in names}
+    names = {named.parameter: named.name for named in named_parameters(player.model, player.objective)}
     return names | {p: f"parameters[{i}]" for i, p in enumerate(player.parameters) if p not in names}
 
 

@@ -118,6 +118,9 @@ class Guard:
         # the host looks at every optimizer's first step.
         if self.gate == "device" and not self.first:
             return self._take_on_device(loss, norm, weights), True
+        if self.gate == "device" and bool(self.latch):  # a first step in the middle of a run: parameters were thawed
+            self.buffers.restore()
+            return self.codes[Verdict.LATCHED], False
         if self.gate == "none" or _finite(loss, norm):
             for optimizer in self.optimizers:
                 if again is None:

@@ -141,8 +141,11 @@ class Objective:
 
     def penalties(self) -> list[Term]:
         """Every term that depends on the parameters alone."""
-        fields: Fields = {PARAMETERS: self.parameters}  # type: ignore[dict-item]
-        return [term for part in self.parts if part.needs == (PARAMETERS,) for term in part.terms(fields)]
+        parts = [part for part in self.parts if part.needs == (PARAMETERS,)]
+        if not parts:
+            return []
+        trained = tuple(p for p in self.parameters if p.requires_grad)  # frozen ones are no matter of the training
+        return [term for part in parts for term in part.terms({PARAMETERS: trained})]  # type: ignore[dict-item]
 
     def details(self, terms: Sequence[Term], means: Sequence[Tensor]) -> list[Tensor]:
         """What is recorded of a step's terms, as far as it is on the device: the first of `columns`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from lossbench.engine.average import Average
 from lossbench.engine.guard import Guard
 from lossbench.engine.objective import Objective, Term, mean, reduce, sums, total
 from lossbench.engine.precision import Cast, LossScale
+from lossbench.engine.thaw import Thaw
 from lossbench.engine.tree import cloned
 from lossbench.optim import Schedule
 from lossbench.seeds import nth
@@ -39,6 +40,7 @@ class Player:
     Attributes:
         seed: of what a step draws at random, such as dropout.
         augment: changes the inputs of a step, at random.
+        thaw: what is frozen for the first epochs.
         average: of the weights, which moves with the steps that are taken.
     """
 
@@ -54,6 +56,7 @@ class Player:
     clip: Clip
     seed: int = 0
     augment: Callable[[Tensor], Tensor] | None = None
+    thaw: Thaw = field(default_factory=Thaw)
     average: Average | None = None
 
     def __post_init__(self) -> None:
@@ -105,6 +108,8 @@ class Player:
         for generator in self.generators:
             generator.manual_seed(seed)
         self.objective.begin(step)
+        if self.thaw.begin(step):  # to the optimizer, the first step of these
+            self.guard.first = True
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
