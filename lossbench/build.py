@@ -12,12 +12,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from lossbench.average_build import build_average
 from lossbench.config import Config
 from lossbench.console import say
 from lossbench.data import Batches, Data, Source, Split, augment_for, prepare
 from lossbench.data.target import check_counts
 from lossbench.device import environment, pick_device, pick_precision, promise, set_determinism
 from lossbench.engine import (
+    Averaged,
     Best,
     Clip,
     Guard,
@@ -28,6 +30,7 @@ from lossbench.engine import (
     autocast,
     choose_gate,
     evaluate,
+    refresh_batch_norm,
 )
 from lossbench.engine.precision import PrecisionName
 from lossbench.engine.weights import put_weights
@@ -36,7 +39,7 @@ from lossbench.loss_build import build_objective, may_be_empty
 from lossbench.loss_config import fit
 from lossbench.models.output import with_output
 from lossbench.monitor import direction_of, monitor_of
-from lossbench.optim_build import build_optimizers, refuse_misfits
+from lossbench.optim_build import build_optimizers, freeze_and_group, refuse_misfits, thaw_of, trained_of
 from lossbench.probe import probe
 from lossbench.saved import checkpoint_at
 from lossbench.schedule_build import build_schedules
@@ -62,6 +65,13 @@ class Run:
     device: torch.device
     precision: PrecisionName
     notes: tuple[str, ...]
+    averaged_best: Best | None = None  # the best averaged weights, where weights are averaged
+
+    @property
+    def averaged(self) -> Averaged | None:
+        """The average of the weights, if there is one, and how it is measured."""
+        average, best = self.player.average, self.averaged_best
+        return None if average is None or best is None else Averaged(average, best, self._refreshed_evaluation)
 
     def evaluate(self, split: Split) -> Metrics:
         """The metrics of a whole split with the current weights."""
@@ -72,6 +82,11 @@ class Run:
     def evaluation(self) -> Mapping[str, Metrics]:
         """What is measured during the training: the training split, or a sample of it, and the validation split."""
         return {"train": self.evaluate(self.train_sample), "val": self.evaluate(self.data.val)}
+
+    def _refreshed_evaluation(self) -> Metrics:
+        """The validation metrics of weights that were not trained themselves: BatchNorm has not seen what they give."""
+        refresh_batch_norm(self.player.model, self.batches, self.player.cast, self.player.augment)
+        return self.evaluate(self.data.val)
 
 
 def build(config: Config) -> Run:
@@ -128,13 +143,13 @@ def build(config: Config) -> Run:
     embeddings = [m.weight for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     optimizers = build_optimizers(config.optim, groups, embeddings)
     refuse_misfits(config, optimizers, precision)
-    monitor = monitor_of(config, data)
+    trained, monitor = trained_of(model, objective, groups), monitor_of(config, data)
     scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
     player = Player(
         model=model,
         task=task,
         objective=objective,
-        parameters=trained_of(model, objective, groups),
+        parameters=trained,
         optimizers=optimizers,
         schedules=build_schedules(config, optimizers, length, batches, data),
         guard=Guard(
@@ -154,9 +169,11 @@ def build(config: Config) -> Run:
         augment=augment_for(config.augment, data.input_shape),
         seed=derive(seed, "training"),  # dropout and the like: the same for every loss and model
         thaw=thaw,
+        average=build_average(config, trained, optimizers, length, batches),
     )
     direction = options.direction or direction_of(data, monitor)
-    best = Best([model, objective.modules], monitor, direction, options.early_stop)
+    best = Best(player.modules, monitor, direction, options.early_stop)
+    averaged_best = Best(player.modules, monitor, direction) if player.average else None
     notes = data.notes
     if precision == "fp16" and device.type == "cpu":
         notes = (*notes, "fp16 on the CPU works, and is slow: bf16 or fp32 are faster here")
@@ -164,7 +181,8 @@ def build(config: Config) -> Run:
         notes = (*notes, promise(environment(options.device, options.precision)))
     random.seed(derive(seed, "python"))  # what a user's own code draws; torch is seeded at each step
     np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
-    return Run(config, data, _sample(data.train), player, batches, length, best, device, precision, notes)
+    sample = _sample(data.train)
+    return Run(config, data, sample, player, batches, length, best, device, precision, notes, averaged_best)
 
 
 def load_source(dataset: Call) -> Source:

@@ -14,6 +14,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from lossbench import catalog
 from lossbench.data import AugmentOptions, DatasetOptions, SplitShares
+from lossbench.engine.average import AverageOptions
 from lossbench.engine.checkpoints import CheckpointOptions
 from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
@@ -66,6 +67,7 @@ class TrainerOptions:
     direction: Literal["min", "max"] | None = None
     early_stop: Annotated[int | None, "[1, inf)"] = None
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    average: Mapping[str, Any] = field(default_factory=dict)
     deterministic: bool = False
     compile: bool = False
 
@@ -100,6 +102,7 @@ class Config:
     choices: Mapping[str, str]
     trainer: TrainerOptions
     checkpoint: CheckpointOptions
+    average: AverageOptions
     dataset: Call
     dataset_options: DatasetOptions
     augment: AugmentOptions
@@ -161,6 +164,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         choices={k: str(choices[k]) for k in catalog.GROUPS if choices.get(k) is not None},
         trainer=trainer,
         checkpoint=CheckpointOptions(**_own("trainer.checkpoint", CheckpointOptions, trainer.checkpoint)),
+        average=AverageOptions(**_own("trainer.average", AverageOptions, trainer.average)),
         dataset=_call("dataset", dataset_rest, choices),
         dataset_options=dataset_options,
         augment=AugmentOptions(**_own("dataset.augment", AugmentOptions, dataset_options.augment)),

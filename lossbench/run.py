@@ -18,10 +18,11 @@ from lossbench.build import Run
 from lossbench.config import Config
 from lossbench.console import say
 from lossbench.device import environment
-from lossbench.engine import Checkpoints, Metrics, train
+from lossbench.engine import Averaged, Best, Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
 from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
 from lossbench.observe.csv_files import CsvFiles
+from lossbench.observe.events import of_the_best
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
 from lossbench.observe.screen import Screen
@@ -88,6 +89,7 @@ def execute(
                     recorder,
                     run.best,
                     checkpoints,
+                    averaged=run.averaged,
                     start=start or 0,
                     stopped=stopped,
                 )
@@ -100,8 +102,8 @@ def execute(
             board.status = status
             metrics = final_metrics(run)
             summary = summarise(run, recorder, status, metrics) | {"spikes": spikes.count} | ended
-            if metrics:  # both of the best weights: `val/...` is a curve, and its last point is not the best one
-                board.evaluated(summary["steps"], summary["epochs"], {"best": metrics["val"], "test": metrics["test"]})
+            if metrics:
+                board.evaluated(summary["steps"], summary["epochs"], of_the_best(metrics))
             directory.summary(summary)
         return summary
     except KeyboardInterrupt:
@@ -152,6 +154,7 @@ def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -
         auto=options.every == "auto",
         minutes=options.minutes,
         keep=options.keep,
+        averaged=run.averaged_best,
     )
 
 
@@ -184,24 +187,32 @@ def _screen(run: Run, start: int, brief: bool) -> Screen:
 
 
 def final_metrics(run: Run) -> dict[str, Metrics]:
-    """Each split's metrics with the best weights; none where no evaluation came to pass."""
+    """Each split's metrics with the best weights, and those of the best averaged weights, as `val_ema`, say.
+
+    None where no evaluation came to pass.
+    """
     if not run.best.weights:
         return {}
+    splits, averaged = {"train": run.data.train, "val": run.data.val, "test": run.data.test}, {}
+    if run.averaged is not None and run.averaged.best.weights:
+        run.averaged.best.restore()
+        kind = run.averaged.average.kind
+        averaged = {f"{name}_{kind}": run.evaluate(splits[name]) for name in ("val", "test")}
     run.best.restore()
-    splits = {"train": run.data.train, "val": run.data.val, "test": run.data.test}
-    return {name: run.evaluate(split) for name, split in splits.items()}
+    return {name: run.evaluate(split) for name, split in splits.items()} | averaged
 
 
 def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
     """What `summary.json` holds."""
-    config, best, last = run.config, run.best, recorder.last
+    config, last = run.config, recorder.last
     steps = last.step if last else 0
     examples = steps / run.batches.steps_per_epoch * run.batches.examples_per_epoch
     return {
         "name": config.name,
         "status": status,
         "metrics": metrics,
-        "best": {"step": best.step, "epoch": best.epoch, "metric": best.metric, "value": best.value},
+        "best": _of_best(run.best),
+        "averaged": _of_average(run.averaged) if run.averaged else None,
         "steps": steps,
         "epochs": last.epoch if last else 0,
         "seconds": recorder.seconds,
@@ -219,6 +230,16 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }
+
+
+def _of_best(best: Best) -> dict[str, Any]:
+    return {"step": best.step, "epoch": best.epoch, "metric": best.metric, "value": best.value}
+
+
+def _of_average(averaged: Averaged) -> dict[str, Any]:
+    """An average's best evaluation, and how often it moved in the run."""
+    average = averaged.average
+    return {"kind": average.kind, **_of_best(averaged.best), "updates": average.updates}
 
 
 def hparams(config: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The engine: plain arguments in, rows out. Observers cannot change what it does."""
 
+from lossbench.engine.average import Average, Averaged, refresh_batch_norm
 from lossbench.engine.best import Best
 from lossbench.engine.checkpoints import Checkpoints
 from lossbench.engine.evaluate import evaluate
@@ -11,6 +12,8 @@ from lossbench.engine.step import Clip, Player
 from lossbench.engine.train import Length, train
 
 __all__ = [
+    "Average",
+    "Averaged",
     "Best",
     "Checkpoints",
     "Clip",
@@ -29,5 +32,6 @@ __all__ = [
     "choose_gate",
     "evaluate",
     "reduce",
+    "refresh_batch_norm",
     "train",
 ]

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Literal
 
 from lossbench.data import Batches
+from lossbench.engine.average import Averaged
 from lossbench.engine.best import Best
 from lossbench.engine.checkpoints import Checkpoints
 from lossbench.engine.record import Metrics, Recorder
@@ -36,6 +37,7 @@ def train(
     best: Best,
     checkpoints: Checkpoints | None = None,
     *,
+    averaged: Averaged | None = None,
     start: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Reason:
@@ -43,7 +45,8 @@ def train(
 
     Every step is recorded on the device; the records come to the host every so many steps, and there the recovery
     looks at them, which may send the training back to an earlier step. At each evaluation the best weights are kept,
-    and the schedules that follow a metric look at it. When `stopped` says so, the step is finished and saved.
+    and the schedules that follow a metric look at it. An average of the weights is measured beside them, with a best of
+    its own; it decides nothing. When `stopped` says so, the step is finished and saved.
 
     Raises:
         Diverged: the guard's policy ended the run; the weights are those before the first bad step.
@@ -74,6 +77,8 @@ def train(
             with player.evaluating():
                 metrics = evaluate()
                 best.update(step, epoch, metrics["val"])
+            if averaged is not None:
+                metrics = {**metrics, **averaged.measure(step, epoch)}
             recorder.evaluated(step, epoch, metrics)
             reached = recovery.look_at_outputs(step, metrics["val"])
         if reached != step:

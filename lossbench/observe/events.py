@@ -138,6 +138,16 @@ def evaluated(step: int, metrics: Mapping[str, Metrics], now: float) -> Event:
     return _scalars(step, values, now)
 
 
+def of_the_best(metrics: Mapping[str, Metrics]) -> dict[str, Metrics]:
+    """What the summary has of the best weights, by the first part of its tags: `best`, `test`, `best_ema`, `test_ema`.
+
+    `val/...` is a curve, and its last point is not the best one.
+    """
+    splits = {"val": "best", "test": "test"}
+    found = ((*name.partition("_"), values) for name, values in metrics.items())
+    return {f"{splits[split]}{line}{kind}": values for split, line, kind, values in found if split in splits}
+
+
 def ending(status: str, losses: EpochLoss, step: int, now: float) -> list[Event]:
     """The last epoch's mean and, for the HPARAMS tab, how the run ended; nothing of a run that may yet go on.
 

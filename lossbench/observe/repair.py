@@ -80,8 +80,8 @@ def _best(directory: Path, status: str) -> tuple[int, dict[str, Metrics]] | None
         if not metrics or summary["status"] != status:
             return None
         found: dict[str, Metrics] = {
-            kind: {name: math.nan if value is None else float(value) for name, value in metrics.get(split, {}).items()}
-            for kind, split in (("best", "val"), ("test", "test"))
+            split: {name: math.nan if value is None else float(value) for name, value in values.items()}
+            for split, values in events.of_the_best(metrics).items()
         }
         step = int(summary["steps"])
         return (step, found) if 0 <= step < 2**63 else None

@@ -124,12 +124,13 @@ def show_summary(summary: Mapping[str, Any], directory: str, logdir: str) -> Non
 
 
 def _metrics_table(summary: Mapping[str, Any]) -> Table:
-    table = Table()
-    for name in ("metric", "train", "validation", "test"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    metrics = summary["metrics"]
+    """One column for each split, and for those that the averaged weights were measured on."""
+    table, metrics = Table(), summary["metrics"]
+    table.add_column("metric")
+    for split in metrics:
+        table.add_column("validation" if split == "val" else split, justify="right")
     for name in filter(_shown, metrics.get("val", {})):
-        values = [_number(metrics.get(split, {}).get(name)) for split in ("train", "val", "test")]
+        values = [_number(found.get(name)) for found in metrics.values()]
         table.add_row(name, *values, style="bold" if name == summary["best"]["metric"] else None)
     return table
 
@@ -171,19 +172,26 @@ def _sweep_table(
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    best = summary["best"]
-    found = f"epoch {best['epoch']}, step {best['step']:,} (val {best['metric']} {_number(best['value'])})"
+    averaged = summary["averaged"]
     early = {"max_time": "; stopped by trainer.max_time", "early_stop": "; stopped by trainer.early_stop"}
     kinds = [f"{count:,} {kind}" for kind, count in summary["skipped"].items() if count]
     why = f" ({', '.join(kinds)})" if kinds else ""
     steps = f"{summary['steps']:,} in {plural(summary['epochs'], 'epoch')}, {summary['skipped_steps']:,} skipped{why}"
     return [
-        ("best", found if best["step"] else "none: there was no evaluation with a number"),
+        ("best", _found(summary["best"], "val")),
+        *([("averaged", _found(averaged, f"val_{averaged['kind']}"))] if averaged else []),
         ("steps", steps + early.get(summary.get("reason", ""), "")),
         ("time", f"{summary['seconds']:.1f} s, {summary['examples_per_second']:,.0f} examples/s"),
         ("parameters", f"{summary['parameters']:,}"),
         ("device", f"{summary['device']}, {summary['precision']}"),
     ]
+
+
+def _found(best: Mapping[str, Any], split: str) -> str:
+    """When the best weights of a kind were found, and how good they are."""
+    if not best["step"]:
+        return "none: there was no evaluation with a number"
+    return f"epoch {best['epoch']}, step {best['step']:,} ({split} {best['metric']} {_number(best['value'])})"
 
 
 def _shown(metric: str) -> bool:
