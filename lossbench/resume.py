@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,15 @@ MAY_CHANGE = (
     "trainer.max_skips",
     "trainer.max_rollbacks",
     "trainer.rollback_factor",
+    "trainer.average.",
     "trainer.min_scale",
     "trainer.device",
     "trainer.precision",  # what it comes to is compared by itself
     "trainer.deterministic",
     "trainer.compile",
 )
+# Which parameters a group has, and since when.
+_PARTITION = re.compile(r"optim\.groups\.[^.]+\.(name|kind|freeze|unfreeze)")
 # By the reason of its end, what makes a finished run longer.
 FINISHED = {
     "length": "trainer.epochs=N with a larger N",
@@ -84,7 +88,9 @@ class Resume:
                 f"{self.path} has made {self.step} steps, and trainer.epochs or trainer.steps asks for "
                 f"{run.length.steps}; ask for more, or name an earlier checkpoint"
             )
-        self.progress = load(self.checkpoint, run.player, run.best, say, changed=self.changed)
+        self.progress = load(
+            self.checkpoint, run.player, run.best, say, averaged=run.averaged_best, changed=self.changed
+        )
 
 
 def resume(config: Config) -> Resume | None:
@@ -121,7 +127,7 @@ def _compared(path: Path, named: Path, config: Config, held: TextIO) -> Resume:
             f"{checkpoint.path} holds weights alone, from which no run can go on; weights={checkpoint.path} starts a "
             "new one"
         )
-    changed = [found for found in differences(facts["config"], config.typed) if not _silent(found[0])]
+    changed = [found for found in differences(facts["config"], config.typed) if not _silent(found[0], config)]
     here = environment(config.trainer.device, config.trainer.precision)
     refuse_differences(path, facts, config, changed)
     _refuse_precision(path, facts["environment"]["precision"], here["precision"], config.trainer.precision)
@@ -172,7 +178,7 @@ def refuse_differences(
         if was != now:
             raise CheckpointError(f"{path} was trained with {group}={was}, and {group}={now} is asked for; {hint}")
     for key, was, now in changed:
-        if key == "optim._target_" or not _any([key], MAY_CHANGE):
+        if key == "optim._target_" or _PARTITION.fullmatch(key) or not _any([key], MAY_CHANGE):
             raise CheckpointError(
                 f"{path} was trained with {key}={_typed(was)}, and {key}={_typed(now)} is asked for; {hint}"
             )
@@ -185,8 +191,10 @@ def _refuse_precision(path: Path, was: str, now: str, asked: str) -> None:
         )
 
 
-def _silent(key: str) -> bool:
+def _silent(key: str, config: Config) -> bool:
     """Whether a key cannot change a result, or says how the run began."""
+    if key.startswith("trainer.average.") and key != "trainer.average.kind":
+        return config.average.kind is None
     return key == "weights" or any(key == free or key.startswith(f"{free}.") for free in NO_MATTER)
 
 

@@ -48,6 +48,8 @@ def checkpoint_at(path: Path, prefer: str, warn: Callable[[str], None]) -> Check
     if not chosen.is_dir():
         steps = [str(number(p)) for p in found(root, "step")]
         has = f"it has steps {', '.join(steps)}" if steps else "it has none"
+        if chosen.name == "averaged" and (root / "last").is_dir():
+            has = "its weights were not averaged (trainer.average.kind), or not yet"
         raise CheckpointError(f"there is no checkpoint '{chosen.name}' in {root}; {has}")
     try:
         return whole(chosen.resolve())

@@ -146,7 +146,7 @@ def _checkpoint(path: Path, name: str | None) -> Checkpoint:
         return checkpoint_at(path, "best", warn)
     if named is not None:
         raise ConfigError(f"'{path}' names a checkpoint itself; leave --checkpoint={name} away, or name the run")
-    step = re.fullmatch(r"(step|best)-(\d+)", name)
+    step = re.fullmatch(r"(step|best|averaged)-(\d+)", name)
     if step:
         return checkpoint_at(run / FOLDER / f"{step[1]}-{int(step[2]):08d}", "best", warn)
     return checkpoint_at(path, name, warn)

@@ -10,12 +10,13 @@ from pathlib import Path
 from lossbench.errors import ConfigError, did_you_mean
 
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w/]*(\.\w+)*=|~[A-Za-z_]")
-_CHECKPOINT = re.compile(r"best|last|(step|best)-\d+")
+_CHECKPOINT = re.compile(r"best|last|averaged|(step|best|averaged)-\d+")
 OF_EVALUATE = ("dataset", "trainer.device", "trainer.precision", "trainer.batch_size")  # what `evaluate` can set
 _SHORT = {"-cd": "--config-dir"}
 
 _PATHS = """\
-PATH is a run's directory or one of its checkpoints. Of a run, --checkpoint takes best (default), last or step-N.
+PATH is a run's directory or one of its checkpoints. Of a run, --checkpoint takes best (default), last, step-N or,
+where trainer.average was on, averaged.
 --config-dir DIR names your own YAML files again, where the run was started with some.
 """
 
@@ -60,7 +61,7 @@ class Asked:
         return [Path(self.values["--config-dir"])] if "--config-dir" in self.values else []
 
 
-_WEIGHTS: dict[str, Sequence[str]] = {"--checkpoint": ("best", "last"), "--config-dir": ()}
+_WEIGHTS: dict[str, Sequence[str]] = {"--checkpoint": ("best", "last", "averaged"), "--config-dir": ()}
 
 USAGES = {
     "check": Usage(
@@ -233,7 +234,8 @@ def _flag(command: str, word: str, rest: list[str]) -> tuple[str, str | None]:
 
 def _check_value(name: str, value: str, choices: Sequence[str]) -> None:
     if name == "--checkpoint" and not _CHECKPOINT.fullmatch(value):
-        raise ConfigError(f"--checkpoint must be best, last or step-N, got '{value}'{did_you_mean(value, choices)}")
+        names = "best, last, averaged or step-N"
+        raise ConfigError(f"--checkpoint must be {names}, got '{value}'{did_you_mean(value, choices)}")
     if name in ("--split", "--format", "--by") and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got '{value}'{did_you_mean(value, choices)}")
 
