@@ -35,6 +35,7 @@ from lossbench.engine import (
 from lossbench.engine.precision import PrecisionName
 from lossbench.engine.weights import put_weights
 from lossbench.errors import ConfigError, DataError, LossbenchError, first_line
+from lossbench.group_facts import GroupFacts, group_facts
 from lossbench.loss_build import build_objective, may_be_empty
 from lossbench.loss_config import fit
 from lossbench.models.output import with_output
@@ -66,6 +67,7 @@ class Run:
     precision: PrecisionName
     notes: tuple[str, ...]
     averaged_best: Best | None = None  # the best averaged weights, where weights are averaged
+    groups: tuple[GroupFacts, ...] = ()
 
     @property
     def averaged(self) -> Averaged | None:
@@ -181,8 +183,8 @@ def build(config: Config) -> Run:
         notes = (*notes, promise(environment(options.device, options.precision)))
     random.seed(derive(seed, "python"))  # what a user's own code draws; torch is seeded at each step
     np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
-    sample = _sample(data.train)
-    return Run(config, data, sample, player, batches, length, best, device, precision, notes, averaged_best)
+    sample, facts = _sample(data.train), group_facts(groups, optimizers)
+    return Run(config, data, sample, player, batches, length, best, device, precision, notes, averaged_best, facts)
 
 
 def load_source(dataset: Call) -> Source:

@@ -21,6 +21,7 @@ from lossbench.device import environment
 from lossbench.engine import Averaged, Best, Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
 from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
+from lossbench.group_facts import at_the_end
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.events import of_the_best
 from lossbench.observe.recorder import DeviceRecorder
@@ -220,6 +221,7 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "skipped_steps": sum(recorder.skipped.values()),
         "skipped": dict(recorder.skipped),
         "rollbacks": run.player.guard.rollbacks,
+        "groups": at_the_end(run.groups, run.player.columns, last),
         "parameters": sum(p.numel() for p in run.player.parameters),
         "device": _device_name(run.device),
         "precision": run.precision,

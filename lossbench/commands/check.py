@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from lossbench.console import console
 from lossbench.engine import Part
 from lossbench.engine.course import standing
 from lossbench.errors import plural
+from lossbench.observe.group_table import group_table
 from lossbench.resume import resume
 
 
@@ -37,6 +39,8 @@ def run(asked: Asked) -> None:
     for name, value in (*facts(built), *(("note", note) for note in notes)):
         table.add_row(name, Text(value))
     console.print(table)
+    if len(built.groups) > 1:
+        console.print(group_table([asdict(group) for group in built.groups]))
     console.print("ok")
 
 

@@ -22,7 +22,7 @@ from lossbench.engine.blame import Finding, Kind, explain
 from lossbench.engine.checkpoints import Checkpoints
 from lossbench.engine.record import Incident, Metrics, Recorder, StepRow, step_row
 from lossbench.engine.step import Player
-from lossbench.engine.tree import all_finite, cloned
+from lossbench.engine.tree import all_finite, cloned, tensors
 from lossbench.errors import CheckpointError, Diverged, plural
 
 EXPLAINED = 20  # steps of a run that are run again for a report
@@ -140,8 +140,9 @@ class Recovery:
         for row in rows:
             before = cloned(player.state())
             player.begin(row.step)
-            lr, values = player.lr, player.step(self.batches.at(row.step)).tolist()
-            again = step_row(row.step, row.epoch, lr, values, player.settings)
+            lr, settings = player.lr, player.settings
+            values = player.step(self.batches.at(row.step)).tolist()
+            again = step_row(row.step, row.epoch, lr, values, settings)
             found.append(again)
             bad = [name for name, tensor in self._watched() if not all_finite([tensor])]
             if bad:
@@ -187,8 +188,9 @@ class Recovery:
             for parameter, state in optimizer.state.items():
                 moments = state.items() if parameter in self.names else ()  # some optimizers keep a state of their own
                 for key, value in moments:
-                    if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1:
-                        yield f"{key} of {self.names[parameter]}", value
+                    for tensor in tensors(value):  # L-BFGS keeps lists
+                        if tensor.is_floating_point() and tensor.numel() > 1:
+                            yield f"{key} of {self.names[parameter]}", tensor
         found = dict(self._buffers())
         yield from ((name, found[name]) for name in self.buffers if name in found)
 

@@ -143,6 +143,12 @@ def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
 
 def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Optimizer]) -> None:
     for theirs, ours in zip(saved, now, strict=True):
+        names = [", ".join(str(g.get("name")) for g in groups) for groups in (theirs["param_groups"], ours.param_groups)]
+        if names[0] != names[1] and len(ours.param_groups) + len(theirs["param_groups"]) > 2:
+            raise CheckpointError(
+                f"{path} has the parameter groups {names[0]}, and this run would have {names[1]}; "
+                f"weights={path} starts a new run from its weights"
+            )
         sizes = [[len(group["params"]) for group in groups] for groups in (theirs["param_groups"], ours.param_groups)]
         if sizes[0] != sizes[1] or not ours.defaults.keys() <= theirs["param_groups"][0].keys():
             raise CheckpointError(f"{path} is for another optimizer; weights={path} starts a new run from its weights")

@@ -65,8 +65,8 @@ def train(
         epoch, micro_batches = next(stream)
         step += 1
         player.begin(step)
-        lr = player.lr
-        recorder.push(step, epoch, lr, player.step(micro_batches), player.settings)
+        lr, settings = player.lr, player.settings  # those of this step, which moves the rates
+        recorder.push(step, epoch, lr, player.step(micro_batches), settings)
         reason = _reason(step, length, recorder) or ("stopped" if stopped() else None)
         evaluation = step % length.eval_every == 0 or reason in ("length", "max_time")
         saving = reason is not None or (checkpoints is not None and checkpoints.due(step, evaluated=evaluation))

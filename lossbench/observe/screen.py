@@ -15,6 +15,7 @@ from rich.text import Text
 from lossbench.console import console
 from lossbench.engine.record import Incident, Metrics, StepRow
 from lossbench.errors import plural
+from lossbench.observe.group_table import group_table
 from lossbench.observe.recorder import Sink
 
 # Of a sweep's table, which has one line for a job: the values of different losses cannot be compared, and the others
@@ -113,6 +114,8 @@ def show_summary(summary: Mapping[str, Any], directory: str, logdir: str) -> Non
     console.print(escape(f"{summary['name']}: {summary['status']}"), soft_wrap=True)
     if summary["metrics"]:
         console.print(_metrics_table(summary))
+    if len(summary["groups"]) > 1:
+        console.print(group_table(summary["groups"]))
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in (
         *_facts(summary),

@@ -39,11 +39,17 @@ def muon(
     Raises:
         ConfigError: there is no matrix.
     """
-    common = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+    common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
     common |= {"ns_steps": ns_steps, "eps": eps, "adjust_lr_fn": adjust_lr_fn}
-    of_adamw = {"lr": adamw_lr, "weight_decay": adamw_weight_decay, "betas": adamw_betas, "eps": adamw_eps}
+    of_adamw: dict[str, Any] = {
+        "lr": adamw_lr,
+        "weight_decay": adamw_weight_decay,
+        "betas": adamw_betas,
+        "eps": adamw_eps,
+    }
     excluded = set(map(id, embeddings))
-    matrices, others = [], []
+    matrices: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for group in params:
         for inside, found in ((True, matrices), (False, others)):
             members = [p for p in group["params"] if (p.dim() == 2 and id(p) not in excluded) is inside]

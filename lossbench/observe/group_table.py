@@ -1,0 +1,32 @@
+"""The table of a run's parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+
+def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
+    """Name, size, rates, weight decay and when each group is trained; the rate at the end where it is known."""
+    ended = any("lr_end" in group for group in groups)
+    table = Table()
+    for name in ("group", "parameters", "lr", *(["lr at the end"] if ended else []), "weight decay", "trained"):
+        table.add_column(name, justify="left" if name in ("group", "trained") else "right")
+    for group in groups:
+        rates = [_number(group[key]) for key in ("lr", "lr_end") if key in group]
+        row = (group["name"], f"{group['parameters']:,}", *rates, _number(group["weight_decay"]), _when(group))
+        table.add_row(*map(Text, row), style="dim" if group["frozen"] else None)
+    return table
+
+
+def _when(group: Mapping[str, Any]) -> str:
+    if group["frozen"]:
+        return "never (frozen)"
+    return f"from epoch {group['unfreeze']} on" if group["unfreeze"] else "always"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
