@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 from lossbench.errors import ConfigError, did_you_mean
 
@@ -85,6 +86,13 @@ def card(group: str, name: str) -> Card:
     if name not in names(group):
         raise ConfigError(unknown_option(group, name, names(group)))
     return read_card(group, path)
+
+
+def common(group: str) -> Card:
+    """What every option of a group takes beside its own keys: the group's section of `config.yaml`."""
+    path = conf_dir() / "config.yaml"
+    section = re.search(rf"^{group}:\n((?:  .*\n)+)", path.read_text(), re.MULTILINE)
+    return Card(group, "", path, "", "", "", "", dedent(section.group(1)) if section else "")
 
 
 def read_card(group: str, path: Path) -> Card:

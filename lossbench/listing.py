@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from lossbench import catalog
 from lossbench.errors import ConfigError, did_you_mean
-from lossbench.signatures import describe, hints, intervals, parameters, required, show
+from lossbench.signatures import describe, hints, intervals, noted, parameters, required, show
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+Row = tuple[str, str, str, str]  # a key, what it takes, its default, what it does
+
+_TARGET = re.compile(r"lossbench(?:\.\w+)+|(?<=_target_: )torch(?:\.\w+)+")
+_TABLED = ("loss", "optim", "scheduler")  # the groups whose keys are shown as a table
 
 
 def show_list(words: Sequence[str]) -> None:
@@ -32,7 +37,10 @@ def show_list(words: Sequence[str]) -> None:
 
 
 def show_card(words: Sequence[str]) -> None:
-    """Print the card of `GROUP=NAME`: summary, formula and shapes, every key with its default, a command to try."""
+    """Print the card of `GROUP=NAME`: summary, formula and shapes, every key with its default, a command to try.
+
+    The keys are a table where a signature says what they take, else the file itself.
+    """
     from rich.padding import Padding
 
     from lossbench.console import console
@@ -45,20 +53,20 @@ def show_card(words: Sequence[str]) -> None:
             raise ConfigError(f"'{word}' is not GROUP=NAME; for example: lossbench show loss=focal")
         card = catalog.card(group, name)
         _print(f"{group}={name} (tasks: {card.tasks})\n\n{card.summary}")
-        targets = {path: _located(path) for path in re.findall(r"lossbench(?:\.\w+)+", card.body)}
-        docs = {path: _docstring(target).partition("\nSource: ") for path, target in targets.items()}
+        targets = {path: _located(path) for path in _TARGET.findall(card.body)}
+        docs = {path: _docstring(path, target).partition("\nSource: ") for path, target in targets.items()}
         explained = {"_target_"}
         for path, target in targets.items():
             _print(_heading(path, target, card))
             _print(docs[path][0], indent=2)
-            keys = _keys(target, card) if group == "loss" else []
+            keys = _keys(target, card)
             if keys:
                 explained.update(key for key, *_ in keys)
                 console.print(Padding.indent(_table(("option", "what it takes", "default", "what it does"), keys), 2))
                 console.print()
         _print(card.text)
         _print("\n".join(dict.fromkeys(f"Source: {source}" for _, _, source in docs.values() if source)))
-        if group != "loss" or not targets or not card.comments.keys() <= explained:
+        if group not in _TABLED or not targets or not card.comments.keys() <= explained:
             console.print("Config:")
             _verbatim(card.body)
             console.print()
@@ -68,14 +76,16 @@ def show_card(words: Sequence[str]) -> None:
 
 
 def _located(path: str) -> Callable[..., Any]:
-    """One of our own functions or classes."""
+    """A function or class, of ours or of torch."""
     module, _, attribute = path.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def _docstring(target: Callable[..., Any]) -> str:
-    """Without what it raises, which is for programmers."""
+def _docstring(path: str, target: Callable[..., Any]) -> str:
+    """Without what it raises, which is for programmers; none of torch's, whose card says all."""
+    if not path.startswith("lossbench."):
+        return ""
     return re.sub(r"\n+Raises:\n.*", "", inspect.getdoc(target) or "", flags=re.DOTALL)
 
 
@@ -87,16 +97,49 @@ def _heading(path: str, target: Callable[..., Any], card: catalog.Card) -> str:
     return f"{path}({', '.join(name for name in required(called) if name != 'self')})"
 
 
-def _keys(target: Callable[..., Any], card: catalog.Card) -> list[tuple[str, str, str, str]]:
-    """A target's hyperparameters, from its signature and from the comments of the file."""
-    types, comments, rows = hints(target), card.comments, []
-    for name, parameter in parameters(target).items():
-        if name in comments and parameter.default is not parameter.empty:
-            hint = types.get(name, Any)
-            kinds, ranges = describe(hint), " and ".join(intervals(hint))
-            join = ", in " if " or " in kinds else " in "
-            rows.append((name, kinds + (join + ranges if ranges else ""), show(parameter.default), comments[name]))
-    return rows
+def _keys(target: Callable[..., Any], card: catalog.Card) -> list[Row]:
+    """What is known of the target's options, where there is a table of them."""
+    if card.group not in _TABLED:
+        return []
+    return _keys_of_signature(target, card) if card.group == "loss" else _keys_of_file(target, card)
+
+
+def _keys_of_signature(target: Callable[..., Any], card: catalog.Card) -> list[Row]:
+    """A loss's hyperparameters; the defaults are its own, since several functions under one name may differ in them."""
+    types, comments = hints(target), card.comments
+    return [
+        (name, _takes(types.get(name, Any)), show(parameter.default), comments[name])
+        for name, parameter in parameters(target).items()
+        if name in comments and parameter.default is not parameter.empty
+    ]
+
+
+def _keys_of_file(target: Callable[..., Any], card: catalog.Card) -> list[Row]:
+    """An optimizer's or a schedule's options with the file's defaults, and below them what all of its group take."""
+    import yaml
+
+    from lossbench.optim import OptimOptions, SchedulerOptions
+    from lossbench.optim.ranges import RANGES
+
+    options = {"optim": OptimOptions, "scheduler": SchedulerOptions}[card.group]
+    common, own = catalog.common(card.group), yaml.safe_load(card.body)
+    values = {**own, **yaml.safe_load(common.body), **own}
+    comments = common.comments | {key: comment for key, comment in card.comments.items() if comment}
+    types = hints(options) | noted(target, RANGES[card.group])
+    return [
+        (key, _takes(types.get(key, Any), value), show(value), comments.get(key, ""))
+        for key, value in values.items()
+        if key != "_target_"
+    ]
+
+
+def _takes(hint: Any, default: Any = ...) -> str:
+    """A type with its intervals in words; where null is the default, null is taken too."""
+    kinds, ranges = "anything" if hint is Any else describe(hint), " and ".join(intervals(hint))
+    if default is None and not kinds.endswith("null"):
+        kinds += " or null"
+    join = ", in " if " or " in kinds else " in "
+    return kinds + (join + ranges if ranges else "")
 
 
 def _command(card: catalog.Card) -> str:

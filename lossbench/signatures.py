@@ -269,6 +269,8 @@ def show(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(show, value))}]"
     return repr(value) if isinstance(value, str) else str(value)
 
 

@@ -16,6 +16,7 @@ from lossbench.losses.marks import ClassWeight
 KINDS = list(catalog.LISTS.items())
 OPTIONS = [(group, name) for group in catalog.GROUPS for name in catalog.names(group)]
 LOSSES = catalog.names("loss")
+TABLED = [option for option in OPTIONS if option[0] in ("optim", "scheduler")]
 
 
 def printed(cli, *words):
@@ -70,7 +71,14 @@ def test_list_without_a_kind_lists_them_all(cli):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("words", [["list", "losses"], *(["show", f"loss={name}"] for name in LOSSES)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "losses"],
+        ["list", "optims"],
+        *(["show", f"{g}={n}"] for g, n in OPTIONS if g == "loss" or (g, n) in TABLED),
+    ],
+)
 def test_nothing_is_wider_than_the_screen_but_what_is_copied(cli, wide, columns, words):
     wide(columns)
     out = printed(cli, *words)
@@ -95,11 +103,49 @@ def test_show_has_a_summary_and_a_command(cli, group, name):
         assert f"{group}={name}" in tried
 
 
-@pytest.mark.parametrize(("group", "name"), [option for option in OPTIONS if option[0] != "loss"])
+@pytest.mark.parametrize(("group", "name"), [o for o in OPTIONS if o[0] != "loss" and o not in TABLED])
 def test_show_has_every_key_with_its_default(cli, group, name):
     out = printed(cli, "show", f"{group}={name}")
     shown = yaml.safe_load(out.partition("Config:\n")[2].partition("\n\nTry:")[0])
     assert shown == yaml.safe_load(catalog.card(group, name).path.read_text())
+
+
+@pytest.mark.parametrize(("group", "name"), TABLED)
+def test_show_has_every_key_of_an_optimizer_or_a_schedule(cli, wide, group, name):
+    """With the file's default, which need not be torch's, and its comment; and the keys that all of its group take."""
+    wide(1000)
+    out, card = printed(cli, "show", f"{group}={name}"), catalog.card(group, name)
+    own = yaml.safe_load(card.body)
+    common = yaml.safe_load((catalog.conf_dir() / "config.yaml").read_text())[group]
+    rows, values = table(out), {**own, **common, **own}
+    assert list(rows) == [key for key in values if key != "_target_"]
+    for key, (takes, default, does) in rows.items():
+        assert yaml.safe_load(default) == values[key] or float(default) == values[key]  # YAML 1.1 takes 1e-08 for text
+        assert takes
+        assert does == (card.comments.get(key) or does)
+        assert does or group == "scheduler"
+    assert f"\n{own['_target_']}" in out
+    assert "Config:" not in out
+    assert "$$" not in out  # torch's own docstrings are formulas in LaTeX
+
+
+def test_the_table_of_an_optimizer_by_hand(cli, wide):
+    wide(1000)
+    rows = table(printed(cli, "show", "optim=rprop"))
+    comments = catalog.card("optim", "rprop").comments
+    assert rows["lr"] == ["a number in (0, inf)", "0.01", comments["lr"]]
+    assert rows["etas"] == ["a list of 2 (a number each) in (0, 1) and (1, inf)", "[0.5, 1.2]", comments["etas"]]
+    rows = table(printed(cli, "show", "optim=lbfgs"))
+    assert rows["line_search_fn"][:2] == ["one of strong_wolfe, null", "'strong_wolfe'"]
+    assert rows["max_eval"][:2] == ["a whole number or null, in [1, inf)", "null"]
+    assert rows["decay_bias_and_norm"][:2] == ["true or false", "true"]
+
+
+def test_a_schedule_of_its_own_interval_shows_that(cli, wide):
+    wide(1000)
+    rows = table(printed(cli, "show", "scheduler=step"))
+    assert rows["interval"][:2] == ["one of step, epoch, evaluation", "'epoch'"]
+    assert table(printed(cli, "show", "scheduler=cosine"))["T_max"][0] == "a whole number or null, in [1, inf)"
 
 
 @pytest.mark.parametrize("name", LOSSES)
