@@ -27,6 +27,7 @@ from lossbench.optim.closure import searches
 
 Policy = Literal["abort", "skip", "rollback", "off"]
 Gate = Literal["host", "device", "none"]
+Again = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Verdict(IntEnum):
@@ -102,14 +103,14 @@ class Guard:
             self.buffers.save()
 
     def take(
-        self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor], again: Callable[[], Tensor] | None = None
+        self, loss: Tensor, norm: Tensor, weights: Sequence[Tensor], again: Again | None = None
     ) -> tuple[Tensor, bool]:
         """Step the optimizers, unless the step is bad.
 
         Args:
             loss, norm: of this step, scalars.
             weights: of the examples, for each term that has any; a sum of 0 makes the step an empty one.
-            again: evaluates the loss and its gradient once more, where the optimizer `searches`.
+            again: evaluates the step's loss and gradient once more and gives loss and norm, for one that `searches`.
 
         Returns:
             The verdict as a scalar tensor, and whether the schedule moves.
@@ -138,19 +139,22 @@ class Guard:
         verdict = Verdict.EMPTY if empty else Verdict.OVERFLOW if overflow else Verdict.NONFINITE
         return self.codes[verdict], False
 
-    def _search(self, optimizer: Optimizer, loss: Tensor, again: Callable[[], Tensor]) -> None:
+    def _search(self, optimizer: Optimizer, loss: Tensor, again: Again) -> None:
         """A step that evaluates the loss at several points, of one function: each time from the same buffers.
 
         What the buffers keep is what the first evaluation left in them, not those of points that were only tried.
+        Where the loss or its gradient is not finite, it counts as worse than at the start: torch's line search would
+        walk on towards a NaN, and interpolate with Inf.
         """
         first = [loss] if isinstance(optimizer, torch.optim.LBFGS) else []  # others may move before they evaluate
-        after = Buffers(self.modules)
+        after, worse = Buffers(self.modules), loss + loss.abs() + 1
 
         def closure() -> Tensor:
             if first:
                 return first.pop()
             self.buffers.restore()
-            return again()
+            found, norm = again()
+            return found if _finite(found, norm) else worse
 
         optimizer.step(closure)  # type: ignore[arg-type]
         after.restore()

@@ -199,12 +199,13 @@ class Player:
         weights = [term.weights for term in terms if term.weights is not None]
         return loss.detach(), weights, objective.details(terms, means)
 
-    def _again(self, run: Callable[[Sequence[Batch]], Sums], micro_batches: Sequence[Batch]) -> Tensor:
-        """The step's loss and gradient once more, with the same random numbers, where the parameters are now."""
+    def _again(self, run: Callable[[Sequence[Batch]], Sums], micro_batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """The step's loss and gradient norm once more, with the same random numbers, where the parameters are now."""
         self.begin(self.now)
         for parameter in self.parameters:
             parameter.grad = None
-        return run(micro_batches)[0]
+        loss, *_ = run(micro_batches)
+        return loss, clip_gradients([p.grad for p in self.parameters if p.grad is not None], Clip())
 
     def _accumulate(self, micro_batches: Sequence[Batch]) -> Sums:
         """The gradient of several batches, exactly that of their union: of one term, or of several without weights.
