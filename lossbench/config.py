@@ -25,6 +25,7 @@ from lossbench.optim import OptimOptions, SchedulerOptions
 from lossbench.optim.groups import Rule
 from lossbench.optim.ranges import RANGES
 from lossbench.optim_config import read_rules
+from lossbench.schedule_config import read_schedule
 from lossbench.signatures import bind, show
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks.output import Output
@@ -175,7 +176,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         optim=optim,
         optim_options=optim_options,
         optim_rules=read_rules(optim_options, optim),
-        scheduler=_call("scheduler", scheduler_rest, choices),
+        scheduler=read_schedule(_call("scheduler", scheduler_rest, choices), scheduler_options),
         scheduler_options=scheduler_options,
         plain=plain,
         typed=_unresolved(cfg),

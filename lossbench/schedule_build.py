@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from lossbench.config import Config
 from lossbench.data import Batches, Data
@@ -14,9 +14,11 @@ from lossbench.engine import Length
 from lossbench.errors import ConfigError
 from lossbench.monitor import direction_of, monitor_of
 from lossbench.optim import Schedule
-from lossbench.optim.schedule import fill_lengths
-from lossbench.signatures import required
-from lossbench.targets import Call, make
+from lossbench.optim.lengths import fill_lengths, never_reached
+from lossbench.optim.schedule import follows_a_metric, warmup_steps
+from lossbench.schedule_config import check_metric
+from lossbench.signatures import parameters, required
+from lossbench.targets import make
 
 
 def build_schedules(
@@ -27,26 +29,16 @@ def build_schedules(
     Raises:
         ConfigError: the target is no schedule, or one that cannot be had so.
     """
-    call, options, monitor = config.scheduler, config.scheduler_options, monitor_of(config, data)
+    options, monitor = config.scheduler_options, monitor_of(config, data)
     metric = options.metric or monitor
     direction = direction_of(data, metric, "scheduler.metric")
     if metric == monitor:
         direction = config.trainer.direction or direction
+    every = {"step": 1, "epoch": batches.steps_per_epoch, "evaluation": length.eval_every}[options.interval]
+    warmup = warmup_steps(options.warmup, length.steps) / every
 
-    def main(optimizer: Optimizer, moves: int) -> Any:
-        values = fill_lengths(call.values, required(call.target), moves, optimizer.param_groups[0]["lr"])
-        follows = isinstance(call.target, type) and issubclass(call.target, ReduceLROnPlateau)
-        mode = {"mode": direction} if follows and "mode" not in values else {}
-        cycles = values.get("cycle_momentum") and not {"momentum", "betas"} & optimizer.defaults.keys()
-        if cycles:
-            values["cycle_momentum"] = False  # the optimizer has none to cycle
-        built = make("scheduler", Call(call.name, call.target, values), {"optimizer": optimizer, **mode})
-        if not isinstance(built, LRScheduler):
-            kind = type(built).__name__
-            raise ConfigError(f"scheduler '{call.name}' must be a torch.optim.lr_scheduler.LRScheduler, got {kind}")
-        if "metrics" in required(built.step) and options.interval != "evaluation":
-            raise ConfigError(f"scheduler '{call.name}' follows a metric: set scheduler.interval=evaluation")
-        return built
+    def main(optimizer: Optimizer, moves: int) -> LRScheduler:
+        return _main(config, optimizer, moves, warmup, direction)
 
     return [
         Schedule(
@@ -60,3 +52,33 @@ def build_schedules(
         )
         for optimizer in optimizers
     ]
+
+
+def schedule_notes(config: Config, schedule: Schedule) -> tuple[str, ...]:
+    """What of a schedule lies beyond the end of the run."""
+    note = never_reached(config.scheduler.values, schedule.moves, schedule.interval)
+    return (note,) if note else ()
+
+
+def _main(config: Config, optimizer: Optimizer, moves: int, warmup: float, direction: str) -> LRScheduler:
+    """Torch's own schedule."""
+    call, rates = config.scheduler, [group["lr"] for group in optimizer.param_groups]
+    values = fill_lengths(call.values, required(call.target), moves, rates, warmup)
+    known = parameters(call.target)
+    if "mode" in known and follows_a_metric(call.target) and values.get("mode") is None:
+        values["mode"] = direction
+    if "cycle_momentum" in known and not has_momentum(optimizer):
+        values["cycle_momentum"] = False
+    built = make("scheduler", replace(call, values=values), {"optimizer": optimizer})
+    if not isinstance(built, LRScheduler):
+        kind = type(built).__name__
+        raise ConfigError(f"scheduler '{call.name}' must be a torch.optim.lr_scheduler.LRScheduler, got {kind}")
+    check_metric(call.name, type(built), config.scheduler_options)
+    return built
+
+
+def has_momentum(optimizer: Optimizer) -> bool:
+    """Whether there is a momentum to cycle: one that was chosen to be 0 stays there."""
+    if "betas" in optimizer.defaults:
+        return any(group["betas"][0] > 0 for group in optimizer.param_groups)
+    return any(group.get("momentum", 0) > 0 for group in optimizer.param_groups)

@@ -9,7 +9,8 @@ from torch.optim import lr_scheduler
 
 from lossbench.errors import ConfigError
 from lossbench.optim import Schedule, SchedulerOptions
-from lossbench.optim.schedule import fill_lengths, warmup_steps
+from lossbench.optim.lengths import fill_lengths
+from lossbench.optim.schedule import warmup_steps
 
 TOTAL, PER_EPOCH = 40, 10
 
@@ -122,15 +123,15 @@ def test_by_evaluation_the_length_leaves_the_warmup_out():
 
 
 def test_null_lengths_take_the_runs():
-    assert fill_lengths({"T_max": None, "eta_min": 0.0}, [], 40, 0.1) == {"T_max": 40, "eta_min": 0.0}
-    assert fill_lengths({"T_max": 7}, [], 40, 0.1) == {"T_max": 7}
-    assert fill_lengths({"total_steps": None, "max_lr": None}, ["max_lr"], 40, 0.1) == {
+    assert fill_lengths({"T_max": None, "eta_min": 0.0}, [], 40, [0.1]) == {"T_max": 40, "eta_min": 0.0}
+    assert fill_lengths({"T_max": 7}, [], 40, [0.1]) == {"T_max": 7}
+    assert fill_lengths({"total_steps": None, "max_lr": None}, ["max_lr"], 40, [0.1]) == {
         "total_steps": 40,
         "max_lr": 0.1,
     }
-    assert fill_lengths({}, ["T_max"], 40, 0.1) == {"T_max": 40}  # a user's class, its YAML silent about the length
+    assert fill_lengths({}, ["T_max"], 40, [0.1]) == {"T_max": 40}  # a user's class, its YAML silent about the length
 
 
 def test_a_one_cycle_shorter_than_the_run_is_refused():
     with pytest.raises(ConfigError, match="total_steps=10 is shorter than the run"):
-        fill_lengths({"total_steps": 10}, [], 40, 0.1)
+        fill_lengths({"total_steps": 10}, [], 40, [0.1])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from lossbench.errors import ConfigError
 
@@ -20,22 +21,24 @@ class SchedulerOptions:
 
     Attributes:
         interval: what one move of the schedule is: an optimizer step, an epoch, or (plateau) an evaluation.
-        warmup: optimizer steps of linear warm-up; below 1, a share of the run.
+        warmup: optimizer steps of warm-up; below 1, a share of the run.
         warmup_from: the share of the rate that the warm-up starts from.
+        warmup_shape: it rises by the same amount at each step, or by the same ratio.
         metric: the validation metric that `plateau` follows; null is the monitored one.
     """
 
     interval: Literal["step", "epoch", "evaluation"] = "step"
     warmup: Annotated[float, "[0, inf)"] = 0
     warmup_from: Annotated[float, "(0, 1]"] = 0.1
+    warmup_shape: Literal["linear", "exponential"] = "linear"
     metric: str | None = None
 
 
 class Schedule:
     """Moves an optimizer's rates, and only together with it.
 
-    For the first `warmup` optimizer steps the rate rises linearly from `warmup_from` of the rate that torch's
-    schedule starts with; then that schedule runs as it would have from its first step.
+    For the first `warmup` optimizer steps the rate rises from `warmup_from` of the rate that torch's schedule starts
+    with; then that schedule runs as it would have from its first step. Every parameter group has its own rate.
 
     Args:
         main: builds torch's schedule, given the number of its moves left for it and the optimizer.
@@ -43,6 +46,11 @@ class Schedule:
         steps_per_epoch: optimizer steps of an epoch.
         eval_every: optimizer steps between evaluations.
         metric: the validation metric that a plateau schedule follows.
+
+    Attributes:
+        rates: of each parameter group, at the first step after the warm-up.
+        moves: of torch's schedule in the whole run.
+        follows: whether it looks at a metric, so that the moves made do not say where it stands.
     """
 
     def __init__(
@@ -56,19 +64,19 @@ class Schedule:
         eval_every: int = 1,
         metric: str = "loss",
     ) -> None:
-        self.optimizer, self.interval, self.steps_per_epoch = optimizer, options.interval, steps_per_epoch
-        self.metric = metric
+        self.optimizer, self.interval, self.metric = optimizer, options.interval, metric
+        self.every = {"step": 1, "epoch": steps_per_epoch, "evaluation": eval_every}[options.interval]
         self.warmup = warmup_steps(options.warmup, total_steps)
-        self.warmup_from = options.warmup_from
-        left = total_steps - self.warmup
-        by_interval = {"step": left, "epoch": -(-left // steps_per_epoch), "evaluation": -(-left // eval_every)}
-        self.main = main(optimizer, by_interval[options.interval])
+        self.warmup_from, self.warmup_shape = options.warmup_from, options.warmup_shape
+        self.moves = -(-(total_steps - self.warmup) // self.every)
+        self.main = main(optimizer, self.moves)
         self.rates = self._rates()
         self.taken = 0
         self.factor = 1.0
         self.own: list[float] | None = None  # its own rates, while the optimizer's are `factor` times these
         # A schedule that never moves costs nothing in the step.
-        self.moves_by_step = options.interval == "step" and not isinstance(self.main, ConstantLR)
+        self.still = isinstance(self.main, ConstantLR) and self.main.factor == 1
+        self.follows = follows_a_metric(type(self.main))
         self._warm()
 
     def step(self) -> None:
@@ -76,16 +84,20 @@ class Schedule:
         self.taken += 1
         if self.taken <= self.warmup:
             self._move(self._warm)
-        elif self.moves_by_step or self._ends_an_epoch():
+        elif self.interval != "evaluation" and not self.still and (self.taken - self.warmup) % self.every == 0:
             self._move(self.main.step)
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """After an evaluation: a plateau schedule looks at the metric it follows."""
-        if self.interval != "evaluation" or self.taken < self.warmup:
+        """After an evaluation: a plateau schedule looks at the metric it follows, from the end of the warm-up on.
+
+        Any other moves, once a step was made at the rate that it stands at.
+        """
+        if self.interval != "evaluation":
             return
-        if isinstance(self.main, ReduceLROnPlateau):
-            self._move(partial(self.main.step, metrics[self.metric]))
-        else:
+        if self.follows and self.taken >= self.warmup:
+            step: Callable[..., None] = self.main.step
+            self._move(partial(step, metrics[self.metric]))
+        elif not self.follows and self.taken > self.warmup:
             self._move(self.main.step)
 
     def slow_down(self, factor: float) -> None:
@@ -100,6 +112,8 @@ class Schedule:
             warnings.simplefilter("ignore")  # torch wants an optimizer step before each
             while self.taken < taken:
                 self.step()
+                if not self.follows and self.taken % self.every == 0:
+                    self.evaluated({})
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands; the rates themselves are in the optimizer's state."""
@@ -110,7 +124,7 @@ class Schedule:
         """Take over where another stood."""
         self.taken, self.rates = state["taken"], state["rates"]
         self.factor, self.own = state["factor"], state["own"]
-        self.main.load_state_dict(state["main"])
+        self.main.load_state_dict(dict(state["main"]))  # which takes some of it out
 
     def _move(self, move: Callable[[], None]) -> None:
         """Move torch's schedule, which goes on from the rates that it finds: they must be its own."""
@@ -129,14 +143,18 @@ class Schedule:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
-    def _ends_an_epoch(self) -> bool:
-        return self.interval == "epoch" and (self.taken - self.warmup) % self.steps_per_epoch == 0
-
     def _warm(self) -> None:
         if self.taken > self.warmup or not self.warmup:
             return
         share = self.warmup_from + (1 - self.warmup_from) * self.taken / self.warmup
+        if self.warmup_shape == "exponential":
+            share = self.warmup_from ** (1 - self.taken / self.warmup)
         self._set([rate * share if self.taken < self.warmup else rate for rate in self.rates])
+
+
+def follows_a_metric(target: Callable[..., Any]) -> bool:
+    """Whether it is a class of schedules that are given a metric to look at."""
+    return isinstance(target, type) and "metrics" in inspect.signature(getattr(target, "step", target)).parameters
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:
@@ -153,19 +171,3 @@ def warmup_steps(warmup: float, total_steps: int) -> int:
             f"scheduler.warmup={steps} is as long as the run ({total_steps} steps); shorten it or train longer"
         )
     return steps
-
-
-def fill_lengths(values: Mapping[str, Any], required: Collection[str], length: int, rate: float) -> dict[str, Any]:
-    """A torch schedule's arguments, with null (or a required one's absence) standing for the run's length and rate.
-
-    Raises:
-        ConfigError: a one-cycle that ends before the run does.
-    """
-    defaults = {"T_max": length, "total_steps": length, "total_iters": length, "max_lr": rate}
-    filled = {k: defaults[k] if v is None and k in defaults else v for k, v in values.items()}
-    filled |= {k: v for k, v in defaults.items() if k in required and k not in filled}
-    if filled.get("total_steps") is not None and filled["total_steps"] < length:
-        raise ConfigError(
-            f"scheduler.total_steps={filled['total_steps']} is shorter than the run ({length}); null takes its length"
-        )
-    return filled
