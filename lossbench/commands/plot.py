@@ -161,7 +161,7 @@ def _notes(built: Run) -> list[str]:
 
 def _facts(courses: Sequence[Course]) -> Table:
     """In words what the picture shows."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name in ("schedule", "start", "peak", "at step", "end", "warm-up", "moves per", "length"):
         table.add_column(name, justify="right" if name in ("start", "peak", "at step", "end") else "left")
     for course in courses:
