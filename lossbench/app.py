@@ -164,13 +164,14 @@ def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: 
     from lossbench.build import build
     from lossbench.config import check
     from lossbench.hydra_errors import translate
+    from lossbench.rates import settled
     from lossbench.run import execute
     from lossbench.stopping import Stop
 
     stop = Stop()
     settings = dict(o.split("=", 1) for o in overrides if "=" in o)
     try:
-        run = build(check(cfg, choices))
+        run = build(settled(check(cfg, choices)))
         with stop.listening():
             row = execute(run, path, overrides, stopped=stop.asked, brief=True)
     except (Exception, SystemExit) as error:  # a user's own code can even leave
@@ -198,13 +199,14 @@ def before_run(config: DictConfig) -> None:
     """Hydra's callback of a single run: check and build everything before a directory is made."""
     from lossbench.build import build
     from lossbench.compose import check_composed
+    from lossbench.rates import settled
     from lossbench.resume import resume
 
     try:
         checked = check_composed(config)
         earlier = resume(checked)
         try:
-            run = build(checked)
+            run = build(settled(checked, earlier.checkpoint.facts if earlier else None))
             if earlier:
                 earlier.load(run)
                 with read_write(config.hydra):

@@ -18,6 +18,7 @@ from lossbench.engine.average import AverageOptions
 from lossbench.engine.checkpoints import CheckpointOptions
 from lossbench.engine.guard import Policy
 from lossbench.engine.objective import Reduction
+from lossbench.engine.range_rule import RangeTest
 from lossbench.errors import ConfigError, did_you_mean
 from lossbench.loss_config import Loss, check_fit, read_loss
 from lossbench.naming import run_name
@@ -29,6 +30,9 @@ from lossbench.schedule_config import read_schedule
 from lossbench.signatures import bind, show
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks.output import Output
+
+# What stands for `optim.lr=auto` until it is found: a rate like others, and one that nobody types.
+PLACEHOLDER = 0.00100000001
 
 # Keys that cannot change a result.
 NO_MATTER = (
@@ -119,6 +123,8 @@ class Config:
     plain: Mapping[str, Any]  # the whole config, resolved
     typed: Mapping[str, Any]  # the whole config, interpolations as their text
     text: str  # as YAML, interpolations unresolved: secrets of the environment stay out of it
+    lr_auto: bool = False  # whether PLACEHOLDER stands for the rate, which `rates.settled` finds
+    found_lr: RangeTest | None = None  # how it was found
 
     @property
     def name(self) -> str:
@@ -157,7 +163,8 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     model_own, model_rest = _divide(plain["model"], ModelOptions)
     optim_own, optim_rest = _divide(plain["optim"], OptimOptions)
     optim_options = OptimOptions(**_own("optim", OptimOptions, optim_own))
-    optim = _call("optim", optim_rest, choices)
+    lr_auto = _is_auto(optim_rest.get("lr"))
+    optim = _call("optim", {**optim_rest, "lr": PLACEHOLDER} if lr_auto else optim_rest, choices)
     scheduler_own, scheduler_rest = _divide(plain["scheduler"], SchedulerOptions)
     scheduler_options = SchedulerOptions(**_own("scheduler", SchedulerOptions, scheduler_own))
     config = Config(
@@ -181,6 +188,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         plain=plain,
         typed=_unresolved(cfg),
         text=OmegaConf.to_yaml(cfg),
+        lr_auto=lr_auto,
     )
     check_fit(config.loss, config.dataset)
     return config
@@ -211,6 +219,13 @@ def _call(group: str, given: Mapping[str, Any], choices: Mapping[str, str]) -> C
     rest = {k: v for k, v in given.items() if k != "_target_"}
     values = bind(group, target, rest, filled=FILLED[group], ranges=RANGES.get(group), owner=name)
     return Call(name, target, values)
+
+
+def _is_auto(lr: Any) -> bool:
+    """Whether the rate is to be found; another word for a rate is refused."""
+    if isinstance(lr, str) and lr != "auto":
+        raise ConfigError(f"optim.lr must be a number or auto, got {show(lr)}{did_you_mean(lr, ['auto'])}")
+    return lr == "auto"
 
 
 def _unresolved(cfg: DictConfig) -> dict[str, Any]:

@@ -24,11 +24,13 @@ from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line
 from lossbench.group_facts import at_the_end
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.events import of_the_best
+from lossbench.observe.range_file import write_range_test
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import RunDirectory, Status
 from lossbench.observe.screen import Screen
 from lossbench.observe.spikes import Spikes
 from lossbench.observe.tensorboard import TensorBoard
+from lossbench.rates import facts_of
 from lossbench.resume import Resume
 from lossbench.saved import FOLDER
 
@@ -79,6 +81,7 @@ def execute(
                 if resume.changed:  # a rollback returns to the settings of today
                     checkpoints.saved = None
             directory.config(run.config.text, list(overrides))
+            _record_rate(run.config, directory)
             board = recorder.add(_board(run, path, start))
             recorder.add(_screen(run, start or 0, brief))
             try:
@@ -129,6 +132,14 @@ def execute(
         directory.release()
 
 
+def _record_rate(config: Config, directory: RunDirectory) -> None:
+    """Write down how the rate was found, unless that was earlier in this run."""
+    found = config.found_lr
+    if found is not None and found.rates:
+        write_range_test(directory.path, found)
+        directory.log(f"optim.lr=auto: {found.suggested} ({found.reason})")
+
+
 def _recorder(run: Run, directory: RunDirectory) -> DeviceRecorder:
     player = run.player
     details = len(player.columns) - len(player.settings)
@@ -149,6 +160,7 @@ def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -
             "config": config.typed,
             "choices": config.choices,
             "environment": environment(config.trainer.device, config.trainer.precision),
+            **_found_lr(config),
         },
         files={"data.json": packed_json(run.data.fitted.to_json())},
         every=per_epoch if options.every == "epoch" else options.every if isinstance(options.every, int) else None,
@@ -222,6 +234,7 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "skipped": dict(recorder.skipped),
         "rollbacks": run.player.guard.rollbacks,
         "groups": at_the_end(run.groups, run.player.columns, last),
+        **_found_lr(config),
         "parameters": sum(p.numel() for p in run.player.parameters),
         "device": _device_name(run.device),
         "precision": run.precision,
@@ -244,6 +257,11 @@ def _of_average(averaged: Averaged) -> dict[str, Any]:
     return {"kind": average.kind, **_of_best(averaged.best), "updates": average.updates}
 
 
+def _found_lr(config: Config) -> dict[str, Any]:
+    """How `optim.lr=auto` was found, for the record; nothing where it was a number."""
+    return {} if config.found_lr is None else {"found_lr": facts_of(config.found_lr)}
+
+
 def hparams(config: Config) -> dict[str, Any]:
     """What the HPARAMS tab shows: choices, seed and rate, and the settings of each, under their config keys.
 
@@ -255,6 +273,8 @@ def hparams(config: Config) -> dict[str, Any]:
     found["optim.lr"] = config.typed["optim"].get("lr")
     for group in ("loss", "optim", "scheduler", "model", "trainer"):
         found |= _flat(group, config.typed[group])
+    if config.found_lr is not None:
+        found["optim.lr"] = config.found_lr.suggested
     return found | {loss.path: loss.name for loss in config.loss.inner()}
 
 

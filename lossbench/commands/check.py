@@ -60,7 +60,7 @@ def facts(built: Run) -> list[tuple[str, str]]:
         *([("classes", _listed(data.classes))] if data.classes else []),
         ("model", f"{config.model.name}: {sum(p.numel() for p in built.player.parameters):,} parameters"),
         *(("loss", _called(part)) for part in losses),
-        ("optimizer", f"{config.optim.name}, lr {schedule.rates[0]:g}"),
+        ("optimizer", f"{config.optim.name}, lr {'auto' if config.lr_auto else f'{schedule.rates[0]:g}'}"),
         ("schedule", f"{config.scheduler.name}{warmup}"),
         ("device", f"{built.device}, {built.precision}"),
         ("steps", f"{length.steps:,} in {plural(epochs, 'epoch')} of {built.batches.steps_per_epoch:,}{limit}"),

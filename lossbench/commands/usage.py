@@ -95,6 +95,25 @@ adds your own YAML files.
         values={"--output": (), "--by": ("step", "epoch"), "--config-dir": ()},
         switches=("--log", "--force"),
     ),
+    "find-lr": Usage(
+        """\
+lossbench find-lr [KEY=VALUE ...]: a good learning rate, by a range test. Nothing is trained for good.
+
+Takes what `train` takes. Over a few epochs of training steps the rate rises from --start (1e-7) to --stop (10) in
+--steps (100), and ends where the loss explodes; schedules stand still meanwhile. The rate that is suggested is that of
+the steepest slope of the loss, or a tenth of the rate at which it diverges, whichever is smaller. optim.lr=auto trains
+with it. Values with commas, such as optim=sgd,adamw, give a row each, and all come in one picture.
+--output FILE.png or FILE.svg draws it (--force overwrites one); --json FILE writes rates, losses and the rest, and
+--json - prints them instead. --config-dir DIR adds your own YAML files.
+
+  lossbench find-lr dataset=diabetes loss=huber optim=sgd
+  lossbench find-lr optim=sgd,adam,adamw --output rates.png
+""",
+        path=False,
+        overrides=True,
+        values={"--start": (), "--stop": (), "--steps": (), "--output": (), "--json": (), "--config-dir": ()},
+        switches=("--force",),
+    ),
     "evaluate": Usage(
         f"""\
 lossbench evaluate PATH [--split NAME] [--json FILE] [KEY=VALUE ...]: the metrics of a trained model.
