@@ -90,7 +90,7 @@ FILES = {
     "model/fixed": "_target_: mine.fixed",
     "model/bias": "_target_: mine.Bias",
     "optim/slow": "_target_: mine.Slow\nlr: 0.1",
-    "scheduler/polynomial": "_target_: torch.optim.lr_scheduler.PolynomialLR\ntotal_iters: null\npower: 2.0",
+    "scheduler/quadratic": "_target_: torch.optim.lr_scheduler.PolynomialLR\ntotal_iters: null\npower: 2.0",
 }
 
 
@@ -236,7 +236,7 @@ def test_a_model_without_weights_has_none_to_penalise(train):
 
 
 def test_an_optimizer_and_a_schedule(train):
-    rates = [float(row["lr"]) for row in read(completed(train, "optim=slow", "scheduler=polynomial"), "steps.csv")]
+    rates = [float(row["lr"]) for row in read(completed(train, "optim=slow", "scheduler=quadratic"), "steps.csv")]
     assert rates == pytest.approx([0.01, 0.01 * (2 / 3) ** 2, 0.01 * (1 / 3) ** 2])
 
 
