@@ -186,12 +186,6 @@ def test_options_of_the_users_own(cli, tmp_path):
     assert re.search(r"^half +0\.0005 +0\.001 +11 ", out, re.M)
 
 
-def test_a_mistake_in_one_of_several_names_it(cli, tmp_path):
-    code, out, err = cli("plot", "scheduler=cosine", "optim.lr=0.1,-1")
-    assert (code, out) == (2, "")
-    assert err == "lossbench: error: lr=-1: optim.lr must be greater than 0, got -1.0\n"
-
-
 def test_a_path_is_no_setting_yet(cli, tmp_path):
     (tmp_path / "outputs" / "run").mkdir(parents=True)
     code, _, err = cli("plot", "outputs/run")
