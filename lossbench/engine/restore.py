@@ -135,10 +135,10 @@ def _load(
 
 
 def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
-    """Whether a schedule is another one than it was; a longer run is none to one that moves at evaluations."""
+    """Whether a schedule is another one than it was; a longer run is none to one that follows a metric."""
     if any(key.startswith(("optim.", "scheduler.")) for key in changed):
         return True
-    return schedule.interval != "evaluation" and not {"trainer.epochs", "trainer.steps"}.isdisjoint(changed)
+    return not schedule.follows and not {"trainer.epochs", "trainer.steps"}.isdisjoint(changed)
 
 
 def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Optimizer]) -> None:
