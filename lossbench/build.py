@@ -43,7 +43,7 @@ from lossbench.monitor import direction_of, monitor_of
 from lossbench.optim_build import build_optimizers, freeze_and_group, refuse_misfits, thaw_of, trained_of
 from lossbench.probe import probe
 from lossbench.saved import checkpoint_at
-from lossbench.schedule_build import build_schedules
+from lossbench.schedule_build import build_schedules, schedule_notes
 from lossbench.seeds import derive
 from lossbench.signatures import parameters
 from lossbench.targets import Call, make
@@ -176,7 +176,7 @@ def build(config: Config) -> Run:
     direction = options.direction or direction_of(data, monitor)
     best = Best(player.modules, monitor, direction, options.early_stop)
     averaged_best = Best(player.modules, monitor, direction) if player.average else None
-    notes = data.notes
+    notes = (*data.notes, *schedule_notes(config, player.schedules[0]))
     if precision == "fp16" and device.type == "cpu":
         notes = (*notes, "fp16 on the CPU works, and is slow: bf16 or fp32 are faster here")
     if options.deterministic:
