@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from lossbench.engine.objective import Objective
 from lossbench.engine.thaw import Thaw
 from lossbench.errors import ConfigError
 from lossbench.optim.closure import check_search, searches
+from lossbench.optim.foreign import is_torchs
 from lossbench.optim.groups import Group, first_step, partition
+from lossbench.optim_trial import try_out
 from lossbench.signatures import parameters
 from lossbench.targets import Call, make
 
@@ -74,11 +76,17 @@ def build_optimizers(optim: Call, groups: Sequence[Group], embeddings: Sequence[
     if "embeddings" in known:
         fixed["embeddings"] = embeddings
     trained = [group for group in groups if not group.freeze]
+
+    def construct(params: Sequence[Mapping[str, Any]]) -> list[Any]:
+        built = make("optim", optim, {"params": list(params), **fixed})
+        return list(built) if isinstance(built, (list, tuple)) else [built]
+
     try:
-        built = make("optim", optim, {"params": [group.as_dict() for group in trained], **fixed})
+        optimizers = construct([group.as_dict() for group in trained])
     except ConfigError as error:
+        if error.__cause__ is None:  # one of ours, which says all
+            raise
         raise ConfigError(f"{error}{_refused(optim, trained, fixed)}") from error
-    optimizers = list(built) if isinstance(built, (list, tuple)) else [built]
     if not optimizers:
         raise ConfigError(f"optim '{optim.name}' gives no optimizer")
     for optimizer in optimizers:
@@ -86,6 +94,8 @@ def build_optimizers(optim: Call, groups: Sequence[Group], embeddings: Sequence[
             kind = type(optimizer).__name__
             raise ConfigError(f"optim '{optim.name}' must be a torch.optim.Optimizer, got {kind}")
     _check_groups(optim, trained, optimizers)
+    if not all(map(is_torchs, optimizers)):
+        try_out(optim.name, [group.as_dict() for group in trained], construct)
     return optimizers
 
 

@@ -60,6 +60,7 @@ RUNS = {
     "learned weights": ("loss=uncertainty", "+loss@loss.terms.a=cross_entropy", "+loss@loss.terms.b=poly1", *DROPOUT),
     "a course": ("loss=focal", "loss.gamma={from: 0, to: 2, over: 0.5}", "dataset.sampler=balanced", *DROPOUT),
     "groups": ("loss=group_dro", "loss.step_size=1", "dataset.label_noise=0.1", *DROPOUT),
+    "line search": ("dataset=diabetes", *DROPOUT, "optim=lbfgs", "optim.max_iter=3"),
     "learned shape": ("dataset=diabetes", "loss=adaptive_robust", *DROPOUT),
     "changed images": ("model=cnn", "model.channels=[4]", "dataset.augment={shift: 1, rotate: 9, noise: 0.1}"),
     "augmented": ("--config-dir", "mine", "dataset=noisy", *DROPOUT, "scheduler=cosine"),

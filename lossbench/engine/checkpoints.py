@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from torch.optim import Optimizer
-
 from lossbench.engine.best import Best
 from lossbench.engine.checkpoint import packed_state, point, read, write
 from lossbench.engine.random_state import random_state
 from lossbench.engine.restore import BESTS, found, load, newest, number
 from lossbench.engine.step import Player
 from lossbench.engine.weights import packed_modules
+from lossbench.optim.foreign import is_torchs
 
 SHARE = 0.03  # of the time that `auto` spends on checkpoints, at the most
 
@@ -95,7 +94,7 @@ class Checkpoints:
         state["random"] = random_state()
         packed = packed_state({**state, "progress": self.progress()})
         self._write(f"step-{step:08d}", {**modules, "state.pt": packed}, {"epoch": epoch, "step": step})
-        if self.saved is None and not all(map(_is_torchs, player.optimizers)):
+        if self.saved is None and not all(map(is_torchs, player.optimizers)):
             read(self.root / f"step-{step:08d}").state("state.pt")  # what a user's own keeps may be unreadable
         point(self.root / "last", f"step-{step:08d}")
         self.saved = step
@@ -156,7 +155,3 @@ class Checkpoints:
             shutil.rmtree(path)
         except OSError as error:
             self.warn(f"cannot delete the old checkpoint '{path}': {error.strerror}")
-
-
-def _is_torchs(optimizer: Optimizer) -> bool:
-    return type(optimizer).__module__.startswith("torch.optim.")

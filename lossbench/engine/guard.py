@@ -23,7 +23,9 @@ from torch.optim import Optimizer
 
 from lossbench.engine.buffers import Buffers
 from lossbench.engine.precision import LossScale
+from lossbench.errors import ConfigError, LossbenchError, first_line, refuse_memory
 from lossbench.optim.closure import searches
+from lossbench.optim.foreign import is_torchs
 
 Policy = Literal["abort", "skip", "rollback", "off"]
 Gate = Literal["host", "device", "none"]
@@ -124,10 +126,7 @@ class Guard:
             return self.codes[Verdict.LATCHED], False
         if self.gate == "none" or _finite(loss, norm):
             for optimizer in self.optimizers:
-                if again is None:
-                    optimizer.step()
-                else:
-                    self._search(optimizer, loss, again)
+                self._step(optimizer, loss, again)
             self.scale.update()
             self.first = False
             return self.codes[Verdict.TAKEN], True
@@ -138,6 +137,20 @@ class Guard:
         overflow = lowered and bool(torch.isfinite(loss))
         verdict = Verdict.EMPTY if empty else Verdict.OVERFLOW if overflow else Verdict.NONFINITE
         return self.codes[verdict], False
+
+    def _step(self, optimizer: Optimizer, loss: Tensor, again: Again | None) -> None:
+        try:
+            if again is None:
+                optimizer.step()
+            else:
+                self._search(optimizer, loss, again)
+        except LossbenchError:
+            raise
+        except Exception as error:
+            if is_torchs(optimizer):
+                raise
+            refuse_memory(error)
+            raise ConfigError(f"optim {type(optimizer).__name__} failed in a step: {first_line(error)}") from error
 
     def _search(self, optimizer: Optimizer, loss: Tensor, again: Again) -> None:
         """A step that evaluates the loss at several points, of one function: each time from the same buffers.

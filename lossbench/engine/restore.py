@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,8 @@ def _load(
     anew = [_is_anew(schedule, changed) for schedule in player.schedules]
     for i, schedule_is_anew in enumerate(anew):
         if schedule_is_anew:
-            state["optimizers"][i]["param_groups"] = now["optimizers"][i]["param_groups"]
+            theirs, ours = (tree["optimizers"][i] for tree in (state, now))
+            theirs["param_groups"] = _set_anew(theirs["param_groups"], ours["param_groups"], player.optimizers[i])
             state["schedules"][i] = now["schedules"][i]
     average_goes_on = _alike(state.get("average"), now.get("average"))
     if "average" in now and not average_goes_on:
@@ -141,9 +143,20 @@ def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
     return not schedule.follows and not {"trainer.epochs", "trainer.steps"}.isdisjoint(changed)
 
 
+def _set_anew(
+    theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], optimizer: Optimizer
+) -> list[dict[str, Any]]:
+    """Parameter groups with today's settings; what an optimizer counts in its groups, as some do, goes on."""
+    counted = optimizer.defaults.keys() - inspect.signature(type(optimizer)).parameters.keys()
+    settings = ({key: value for key, value in group.items() if key not in counted} for group in ours)
+    return [{**group, **new} for group, new in zip(theirs, settings, strict=True)]
+
+
 def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Sequence[Optimizer]) -> None:
     for theirs, ours in zip(saved, now, strict=True):
-        names = [", ".join(str(g.get("name")) for g in groups) for groups in (theirs["param_groups"], ours.param_groups)]
+        names = [
+            ", ".join(str(g.get("name")) for g in groups) for groups in (theirs["param_groups"], ours.param_groups)
+        ]
         if names[0] != names[1] and len(ours.param_groups) + len(theirs["param_groups"]) > 2:
             raise CheckpointError(
                 f"{path} has the parameter groups {names[0]}, and this run would have {names[1]}; "

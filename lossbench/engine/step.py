@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbench.engine.average import Average
+from lossbench.data import Batches
+from lossbench.engine.average import Average, kept, refresh_batch_norm
 from lossbench.engine.guard import Guard
 from lossbench.engine.objective import Objective, Term, mean, reduce, sums, total
 from lossbench.engine.precision import Cast, LossScale
@@ -112,26 +113,27 @@ class Player:
             self.guard.first = True
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self, batches: Batches) -> Iterator[None]:
         """Weights as they are to be measured and kept: those of a schedule-free optimizer are others than it trains.
 
         Afterwards the weights are put back, since switching forth and back moves them by rounding.
+
+        Args:
+            batches: of the training, from which BatchNorm's statistics are found for weights that it never saw.
         """
         switching: list[Any] = [o for o in self.optimizers if hasattr(o, "eval") and hasattr(o, "train")]
         if not switching:
             yield
             return
-        parameters: list[Tensor] = list(self.parameters)
-        saved = cloned(parameters)
-        for optimizer in switching:
-            optimizer.eval()
-        try:
-            yield
-        finally:
+        with kept(self.modules):
             for optimizer in switching:
-                optimizer.train()
-            with torch.no_grad():
-                torch._foreach_copy_(parameters, saved)
+                optimizer.eval()
+            try:
+                refresh_batch_norm(self.model, batches, self.cast, self.augment)
+                yield
+            finally:
+                for optimizer in switching:
+                    optimizer.train()
 
     def step(self, micro_batches: Sequence[Batch]) -> Tensor:
         """One optimizer step on one or more micro-batches, as if they were one batch.

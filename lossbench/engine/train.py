@@ -74,7 +74,7 @@ def train(
             continue
         reached = recovery.look(step)
         if evaluation and reached == step:
-            with player.evaluating():
+            with player.evaluating(batches):
                 metrics = evaluate()
                 best.update(step, epoch, metrics["val"])
             if averaged is not None:
