@@ -103,6 +103,8 @@ def _no_key(key: str, arguments: Sequence[str]) -> str:
     if key in known:  # the value is a mapping, with a key that is not there
         has = [k.removeprefix(f"{key}.") for k in known if k.startswith(f"{key}.")]
         return f"{key} is given a key that it does not have (has: {', '.join(has) or 'none'})"
+    if key.startswith("optim.groups."):
+        return f"no key '{key}'; +{key}=VALUE adds it"
     if group in catalog.GROUPS and rest:
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{group}=")), None)
         has = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and not k.endswith("_target_")]

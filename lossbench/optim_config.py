@@ -15,7 +15,7 @@ from lossbench.optim.ranges import RANGES
 from lossbench.signatures import accepts_any, bind, no_option, parameters, show
 from lossbench.targets import FILLED, Call
 
-EXAMPLE = '{name: "4.*", lr: 0.01}'
+EXAMPLE = '{name: "5.*", lr: 0.01}'
 # Options of torch's optimizers that are not for single groups: they choose how the step is computed.
 _WHOLE = {"fused", "foreach", "capturable", "differentiable"}
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -69,13 +69,13 @@ def _rule(name: str, given: Any, optim: Call, has: Sequence[str]) -> Rule:
     if not isinstance(given, Mapping):
         raise ConfigError(f"{path} must be a rule such as {EXAMPLE}, got {show(given)}")
     own = [f.name for f in fields(RuleOptions)]
+    settings = _settings(path, {k: v for k, v in given.items() if k not in own}, optim, [*own, *has])
     options = RuleOptions(**bind(path, RuleOptions, {k: v for k, v in given.items() if k in own}))
     names, kinds = _patterns(options.name), _patterns(options.kind)
     if not names and not kinds:
         raise ConfigError(f"{path} does not say which parameters it is about: give it a name or a kind, as {EXAMPLE}")
     if options.freeze and options.unfreeze is not None:
         raise ConfigError(f"{path} has both freeze and unfreeze: unfreeze={options.unfreeze} alone freezes until then")
-    settings = _settings(path, {k: v for k, v in given.items() if k not in own}, optim, [*own, *has])
     if options.freeze and settings:
         raise ConfigError(f"{path} is never trained (freeze: true), so '{next(iter(settings))}' means nothing there")
     return Rule(name, names, kinds, settings, options.freeze, options.unfreeze)
@@ -84,7 +84,9 @@ def _rule(name: str, given: Any, optim: Call, has: Sequence[str]) -> Rule:
 def _settings(path: str, given: Mapping[str, Any], optim: Call, has: Sequence[str]) -> dict[str, Any]:
     """A group's options of the optimizer, checked as the optimizer's own are."""
     for key in given:
-        if key not in has and (not accepts_any(optim.target) or key in _WHOLE):
+        if key in _WHOLE:
+            raise ConfigError(f"{path}.{key} is for all groups alike: set it as optim.{key}")
+        if key not in has and not accepts_any(optim.target):
             raise ConfigError(no_option(path, str(key), optim.name, has))
     bound = bind(path, optim.target, {**optim.values, **given}, filled=FILLED["optim"], ranges=RANGES["optim"])
     return {key: bound[key] for key in given}

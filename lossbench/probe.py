@@ -135,8 +135,21 @@ def _check_term(term: Term, n: int) -> None:
 
 
 def _check_moves(config: Config, total: Tensor, modules: list[nn.Module]) -> None:
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    found = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    for name, parameter in found:
+        if parameter.is_complex():
+            raise ConfigError(
+                f"parameter '{name}' is complex, which optimizers here do not take: hold it as a real one with a last "
+                "dimension of 2, and torch.view_as_complex it in forward"
+            )
+    trained = [parameter for _, parameter in found]
     gradients = torch.autograd.grad(total, trained, allow_unused=True) if total.requires_grad else ()
+    for (name, _), gradient in zip(found, gradients, strict=False):
+        if gradient is not None and gradient.layout != torch.strided:
+            raise ConfigError(
+                f"the gradient of '{name}' is sparse, which clipping, guard and optimizers here do not take: "
+                "set sparse=False in its nn.Embedding"
+            )
     if all(gradient is None for gradient in gradients):
         name = config.loss.name
         raise ConfigError(f"loss '{name}' does not depend on the model's parameters: nothing would be learned")
