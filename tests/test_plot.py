@@ -9,6 +9,7 @@ from test_bad_inputs import everything
 from lossbench.build import build
 from lossbench.commands.plot import Course, followed, labels, pictured
 from lossbench.compose import compose
+from lossbench.console import console
 from lossbench.run import execute
 
 SHORT = ("trainer.steps=60", "trainer.batch_size=256", "model.hidden=[4]")  # of 5 steps an epoch
@@ -163,6 +164,23 @@ def test_what_follows_a_metric_is_drawn_under_an_assumption_that_is_said(cli):
     out = printed(cli, "plot", "scheduler=plateau", "scheduler.patience=0", "trainer.epochs=3")
     assert out.splitlines()[-1] == "plateau follows val accuracy: drawn as if that never got better"
     assert re.search(r"^plateau +0\.001 +0\.001 +1 +0\.0001 ", out, re.M)
+
+
+def test_a_narrow_console_has_lines_for_a_table(cli, monkeypatch):
+    monkeypatch.setattr(console, "_width", 40)
+    out = printed(cli, "plot", "scheduler=cosine,constant", "trainer.epochs=1")
+    assert max(map(len, out.splitlines())) <= 40
+    said = (
+        "constant: start 0.001, peak 0.001, at step 1, end 0.001, warm-up -, moves per step, length 20 steps in 1 epoch"
+    )
+    assert " ".join(out.split()).endswith(said)
+
+
+def test_a_rate_that_is_yet_to_be_found(cli):
+    out = printed(cli, "plot", "scheduler=constant", "optim.lr=auto", "trainer.epochs=1")
+    assert out.splitlines()[-1] == (
+        "optim.lr=auto: drawn as if it were 0.001; lossbench find-lr says what a run would take"
+    )
 
 
 def test_an_earlier_picture_is_kept_unless_force_is_said(cli, tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -64,7 +65,8 @@ def run(asked: Asked) -> None:
     picture = pictured(courses, by_epoch=by_epoch, log=log)
     console.print(draw(picture, min(console.width, WIDEST)))
     console.print()
-    console.print(_facts(courses))
+    for fact in _facts(courses):
+        console.print(fact)
     for note in notes:
         say(note)
     if output:
@@ -112,9 +114,8 @@ def pictured(courses: Sequence[Course], *, by_epoch: bool = False, log: bool = F
         panels.append(Panel("momentum", _curves(momenta, lambda course: course.momenta, by_epoch)))
     lengths = {(len(course.rates), course.steps_per_epoch) for course in courses}
     what = courses[0].name if len(courses) == 1 else f"{len(courses)} schedules"
-    return Picture(
-        f"{what}{_length(*lengths.pop()) if len(lengths) == 1 else ''}", "epoch" if by_epoch else "step", panels
-    )
+    title = f"{what} over {_length(*lengths.pop())}" if len(lengths) == 1 else what
+    return Picture(title, "epoch" if by_epoch else "step", panels)
 
 
 def labels(found: Sequence[Sequence[str]]) -> list[str]:
@@ -151,37 +152,52 @@ def _courses(overrides: Sequence[str], config_dirs: Sequence[Path]) -> tuple[lis
 
 
 def _notes(built: Run) -> list[str]:
-    """What a schedule's course is drawn on the assumption of."""
-    return [
-        f"{built.config.scheduler.name} follows val {schedule.metric}: drawn as if that never got better"
-        for schedule in built.player.schedules
+    """On what assumptions a run's courses are drawn."""
+    config, schedules = built.config, built.player.schedules
+    found = [
+        f"{config.scheduler.name} follows val {schedule.metric}: drawn as if that never got better"
+        for schedule in schedules
         if isinstance(schedule.main, ReduceLROnPlateau)
+    ]
+    if config.lr_auto:
+        rate = number(schedules[0].optimizer.defaults["lr"])
+        found.append(f"optim.lr=auto: drawn as if it were {rate}; lossbench find-lr says what a run would take")
+    return found
+
+
+def _facts(courses: Sequence[Course]) -> Iterator[RenderableType]:
+    """In words what the picture shows: a table, or lines where the console is too narrow for it."""
+    heads = ("schedule", "start", "peak", "at step", "end", "warm-up", "moves per", "length")
+    rows = [_words(course) for course in courses]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in heads:
+        table.add_column(name, justify="right" if name in ("start", "peak", "at step", "end") else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+        yield table
+        return
+    for name, *values in rows:
+        said = ", ".join(f"{head} {value}" for head, value in zip(heads[1:], values, strict=True))
+        yield Text(f"{name}: {said}")
+
+
+def _words(course: Course) -> list[str]:
+    rates, peak = course.rates, max(course.rates)
+    return [
+        printable(course.name),
+        number(rates[0]),
+        number(peak),
+        f"{rates.index(peak) + 1:,}",
+        number(rates[-1]),
+        plural(course.warmup, "step") if course.warmup else "-",
+        course.interval,
+        _length(len(rates), course.steps_per_epoch),
     ]
 
 
-def _facts(courses: Sequence[Course]) -> Table:
-    """In words what the picture shows."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("schedule", "start", "peak", "at step", "end", "warm-up", "moves per", "length"):
-        table.add_column(name, justify="right" if name in ("start", "peak", "at step", "end") else "left")
-    for course in courses:
-        rates = course.rates
-        peak = max(rates)
-        table.add_row(
-            Text(printable(course.name)),
-            number(rates[0]),
-            number(peak),
-            f"{rates.index(peak) + 1:,}",
-            number(rates[-1]),
-            plural(course.warmup, "step") if course.warmup else "-",
-            course.interval,
-            _length(len(rates), course.steps_per_epoch).removeprefix(" over "),
-        )
-    return table
-
-
 def _length(steps: int, per_epoch: int) -> str:
-    return f" over {plural(steps, 'step')} in {plural(-(-steps // per_epoch), 'epoch')}"
+    return f"{plural(steps, 'step')} in {plural(-(-steps // per_epoch), 'epoch')}"
 
 
 def _curves(courses: Sequence[Course], values: Callable[[Course], Sequence[float]], by_epoch: bool) -> list[Curve]:

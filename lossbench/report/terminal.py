@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -92,7 +94,7 @@ def draw(picture: Picture, width: int, height: int = 12) -> Text:
         for row, body in enumerate(_rows(canvas, looks, columns)):
             edge = f"{labels[row]:>{gutter}} ┤" if row in labels else f"{'':{gutter}} │"
             lines.append(Text.assemble((edge, "dim"), body))
-        x_ticks = x_scale.ticks(max(inner // 12, 2))
+        x_ticks = x_scale.ticks(max(inner // 12, 3))
         lines.append(Text(f"{'':{gutter}} └{_axis(x_ticks, x_scale, inner)}", "dim"))
     lines.append(_shifted(_tick_labels(x_ticks, x_scale, inner), gutter))
     lines.append(_shifted(Text(_cut(picture.xlabel, inner).center(inner), "dim"), gutter))
@@ -140,18 +142,20 @@ def _place(share: float | None, count: int, *, top: bool = False) -> int:
 def _rows(canvas: Canvas, looks: Mapping[str, Look], marks: set[int]) -> Iterator[Text]:
     """The plot's lines, without their axis."""
     markers = canvas.marked(list(looks)) if len(looks) > 1 else {}
+
+    def cell(row: int, column: int) -> tuple[str, str]:
+        place = (row, column)
+        if place in markers:
+            look = looks[markers[place]]
+            return look.marker, f"bold {look.colour}"
+        if place in canvas.dots:
+            return chr(0x2800 + canvas.dots[place]), looks[canvas.curves[place][-1]].colour
+        return ("┊", "dim") if column in marks else (" ", "")
+
     for row in range(canvas.height):
-        line = Text()
-        for column in range(canvas.width):
-            cell = (row, column)
-            if cell in markers:
-                look = looks[markers[cell]]
-                line.append(look.marker, f"bold {look.colour}")
-            elif cell in canvas.dots:
-                line.append(chr(0x2800 + canvas.dots[cell]), looks[canvas.curves[cell][-1]].colour)
-            else:
-                line.append("┊" if column in marks else " ", "dim")
-        yield line
+        cells = [cell(row, column) for column in range(canvas.width)]
+        alike = groupby(cells, key=itemgetter(1))
+        yield Text.assemble(*(("".join(text for text, _ in run), style) for style, run in alike))
 
 
 def _axis(ticks: Sequence[float], x_scale: Scale, width: int) -> str:
