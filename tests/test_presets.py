@@ -18,7 +18,7 @@ from lossbench.observe.recorder import DeviceRecorder
 ABSENT = ("cifar10", "mnist")  # whose files a test does not have
 OFFLINE = [name for name in catalog.names("experiment") if name not in ABSENT]
 OF_TERMS = ("sum", "uncertainty")
-UNSUITED = {  # these data name no groups, and these targets are no counts
+UNSUITED = {  # these data name no groups, these targets are no counts, and a point has one output and no weights
     ("regression", "group_dro"),
     ("outliers", "group_dro"),
     ("quantiles", "group_dro"),
@@ -26,6 +26,9 @@ UNSUITED = {  # these data name no groups, and these targets are no counts
     ("multilabel", "group_dro"),
     ("outliers", "poisson_nll"),
     ("quantiles", "poisson_nll"),
+    ("quadratic", "group_dro"),
+    ("quadratic", "poisson_nll"),
+    *(("rosenbrock", loss) for loss in ("group_dro", "poisson_nll", "multi_quantile", "gaussian_nll", "regularized")),
 }
 
 

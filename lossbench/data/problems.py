@@ -20,7 +20,7 @@ def quadratic(
     n: Annotated[int, "[10, 1e7]"] = 10000,
     dimensions: Annotated[int, "[1, 1000]"] = 10,
     condition: Annotated[float, "[1, 1e8]"] = 100.0,
-    eigenvalues: Sequence[Annotated[float, "[1e-8, 1e8]"]] | None = None,
+    eigenvalues: Sequence[Annotated[float, "(0, 1e8]"]] | None = None,
     rotate: bool = True,
     noise: Annotated[float, "[0, 1e6]"] = 0.1,
     data_seed: Annotated[int, "[0, inf)"] = 0,
@@ -66,7 +66,8 @@ def quadratic(
 def _white(n: int, columns: int, generator: Generator) -> Floats:
     """Random numbers (n, columns) of mean 0 and unit variance, no column correlated with another."""
     drawn = generator.normal(size=(n, columns))
-    return np.linalg.qr(drawn - drawn.mean(0))[0] * np.sqrt(n)
+    white: Floats = np.linalg.qr(drawn - drawn.mean(0))[0] * np.sqrt(n)
+    return white
 
 
 def rosenbrock(
