@@ -42,6 +42,8 @@ def detached(logits, labels): return logits.detach().sum(1)
 def text(logits, labels): return "0.5"
 def nothing(logits, labels): pass
 def whole(logits, labels): return labels
+def level(logits, labels): return 0 * logits.sum(1) + 1
+def undefined(logits, labels): return logits.sum(1) * float("nan")
 def raises(logits, labels): raise RuntimeError("first line\\nsecond line")
 def no_field(*, gamma: float = 1.0): return torch.zeros(4)
 def weights(logits, labels): return logits.sum(1), torch.ones(1)
@@ -104,8 +106,8 @@ def table(line=0, text=""):
 
 
 OPTIONS = {
-    "loss": """per_class too_few column broadcast constant detached text nothing whole raises no_field weights scalar
-        pinball Functor number absent""",
+    "loss": """per_class too_few column broadcast constant detached text nothing whole level undefined raises no_field
+        weights scalar pinball Functor number absent""",
     "dataset": """float_ids one_hot column_target label_10 label_minus_1 positive_2 no_rows one_class ragged gap unequal
         cannot a_list gives_none bytes_""",
     "model": "narrow other_input colour two softmax not_a_model",
