@@ -22,6 +22,8 @@ from lossbench.commands.load import composed
 from lossbench.commands.usage import Asked
 from lossbench.console import console, say
 from lossbench.errors import ConfigError, LossbenchError, plural, printable
+from lossbench.hydra_errors import translate
+from lossbench.rates import settled
 from lossbench.report.figure import Curve, Panel, Picture, number, thinned
 from lossbench.report.picture import check_kind, save
 from lossbench.report.terminal import draw
@@ -141,11 +143,12 @@ def _courses(overrides: Sequence[str], config_dirs: Sequence[Path]) -> tuple[lis
     notes: dict[str, None] = {}
     for job, label in zip(found, labels(found), strict=True):
         try:
-            built = build(composed(["trainer.device=cpu", *job], config_dirs))  # rates are the same on any device
-        except LossbenchError as error:
-            if len(found) == 1:
+            built = build(settled(composed(["trainer.device=cpu", *job], config_dirs)))  # rates are the same on any device
+        except Exception as error:  # Hydra's own among them, which are about the words of this job
+            said = error if isinstance(error, LossbenchError) else translate(error, job)
+            if said is None or len(found) == 1:
                 raise
-            raise type(error)(f"{label}: {error}") from error
+            raise type(said)(f"{label}: {said}") from error
         courses += followed(built, label)
         notes |= dict.fromkeys(_notes(built))
     return courses, list(notes)
