@@ -143,7 +143,8 @@ def _courses(overrides: Sequence[str], config_dirs: Sequence[Path]) -> tuple[lis
     notes: dict[str, None] = {}
     for job, label in zip(found, labels(found), strict=True):
         try:
-            built = build(settled(composed(["trainer.device=cpu", *job], config_dirs)))  # rates are the same on any device
+            config = composed(["trainer.device=cpu", *job], config_dirs)  # rates are the same on any device
+            built = build(settled(config))
         except Exception as error:  # Hydra's own among them, which are about the words of this job
             said = error if isinstance(error, LossbenchError) else translate(error, job)
             if said is None or len(found) == 1:
