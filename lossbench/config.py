@@ -144,8 +144,9 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     """
     plain = _resolve(cfg)
     for group in catalog.GROUPS[:-1]:
-        if not isinstance(plain.get(group), dict):
-            raise ConfigError(f"{group} must be one of {catalog.choices(group)}, got {show(plain.get(group))}")
+        given = plain.get(group) if group in choices else None  # what every option takes is there without a choice
+        if not isinstance(given, dict):
+            raise ConfigError(f"{group} must be one of {catalog.choices(group)}, got {show(given)}")
     known = [*(f.name for f in fields(Root)), *catalog.GROUPS]
     unknown = [k for k in plain if k not in known]
     if unknown:
@@ -225,7 +226,7 @@ def _is_auto(lr: Any) -> bool:
     """Whether the rate is to be found; another word for a rate is refused."""
     if isinstance(lr, str) and lr != "auto":
         raise ConfigError(f"optim.lr must be a number or auto, got {show(lr)}{did_you_mean(lr, ['auto'])}")
-    return lr == "auto"
+    return isinstance(lr, str)
 
 
 def _unresolved(cfg: DictConfig) -> dict[str, Any]:
