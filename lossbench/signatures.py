@@ -140,8 +140,9 @@ def describe(hint: Any) -> str:
     if origin is Annotated:
         return describe(get_args(hint)[0])
     if origin is Literal:
-        words = [a if isinstance(a, str) else show(a) for a in get_args(hint)]
-        return f"one of {', '.join(words)}"
+        choices = get_args(hint)
+        words = ", ".join(a if isinstance(a, str) else show(a) for a in choices)
+        return words if choices in ((False,), (True,)) else f"one of {words}"
     if origin in (Union, types.UnionType):
         # A tensor is nothing that a config file can hold.
         members = [a for a in get_args(hint) if a is not type(None) and (a in _KIND or get_origin(a))]

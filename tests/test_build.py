@@ -68,11 +68,6 @@ def test_auto_alpha_is_each_functions_own_default():
     )
 
 
-@pytest.mark.parametrize("optim", ["sgd", "adam", "adamw"])
-def test_optimizers_are_fused_where_torch_has_it(optim):
-    assert make(f"optim={optim}").player.optimizers[0].defaults["fused"]
-
-
 def test_trying_the_model_leaves_it_as_it_was():
     """The probe runs a batch through model and loss: BatchNorm's statistics and random state must not show it."""
     run = make("model=cnn")

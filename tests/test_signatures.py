@@ -208,7 +208,7 @@ def test_a_number_without_a_range_may_be_anything():
         (tuple[int, ...], "a list (a whole number each)"),
         (tuple[float, float], "a list of 2 (a number each)"),
         (tuple[float | None, float], "a list of 2 (a number or null, a number)"),
-        (Literal[False], "one of false"),
+        (Literal[False], "false"),
         (Weights, "a number or a list (a number each) or one of balanced or null"),
     ],
 )

@@ -20,6 +20,7 @@ RANGES: dict[str, dict[str, Any]] = {
         "betas": Share,
         "eps": NotNegative,
         "momentum": Share,
+        "differentiable": Literal[False],  # it would have to be a step within a larger graph
         "SGD.dampening": Share,
         "Adagrad.lr_decay": NotNegative,
         "Adagrad.initial_accumulator_value": NotNegative,
