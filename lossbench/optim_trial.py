@@ -64,8 +64,8 @@ def _step(optimizer: Any, parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _check_state(name: str, optimizer: Optimizer) -> None:
-    data = io.BytesIO(packed_state(optimizer.state_dict()))
     try:
+        data = io.BytesIO(packed_state(optimizer.state_dict()))
         torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ConfigError(

@@ -95,6 +95,12 @@ def not_a_model(*, input_shape, outputs): return 3
 
 # optimizers and schedules
 def not_an_optimizer(params, lr=0.1): return 3
+class Asks(torch.optim.SGD):
+    def step(self, closure=None):
+        if closure is None: raise RuntimeError("a closure is needed\\nsecond line")
+class Keeps(torch.optim.SGD):
+    def step(self, closure=None):
+        self.state[self.param_groups[0]["params"][0]]["hook"] = print if self.state else lambda: 0
 def not_a_schedule(optimizer): return 3
 """
 
@@ -111,7 +117,7 @@ OPTIONS = {
     "dataset": """float_ids one_hot column_target label_10 label_minus_1 positive_2 no_rows one_class ragged gap unequal
         cannot a_list gives_none bytes_""",
     "model": "narrow other_input colour two softmax not_a_model",
-    "optim": "not_an_optimizer",
+    "optim": "not_an_optimizer Asks Keeps",
     "scheduler": "not_a_schedule",
 }
 

@@ -63,6 +63,15 @@ class Slow(torch.optim.SGD):
     def __init__(self, params, lr: float = 0.1, slower: float = 10.0):
         super().__init__(params, lr=lr / slower)
 
+class Fails(torch.optim.SGD):
+    made = 0
+
+    def step(self, closure=None):
+        self.made += 1
+        if self.made == 3:
+            raise ValueError("as asked\\nfor")
+        super().step(closure)
+
 steps = 0
 
 def breaks(pred, target, *, how: str = "no", at: int = 3):
@@ -90,6 +99,7 @@ FILES = {
     "model/fixed": "_target_: mine.fixed",
     "model/bias": "_target_: mine.Bias",
     "optim/slow": "_target_: mine.Slow\nlr: 0.1",
+    "optim/fails": "_target_: mine.Fails\nlr: 0.1",
     "scheduler/quadratic": "_target_: torch.optim.lr_scheduler.PolynomialLR\ntotal_iters: null\npower: 2.0",
 }
 
@@ -255,6 +265,12 @@ def test_an_interrupt_ends_a_sweep(train):
     code, _, err, directories = train("-m", "dataset=diabetes", "loss=breaks", "loss.how=interrupt", "seed=0,1")
     assert (code, err) == (130, "")
     assert [read(run, "status.json")["status"] for run in directories] == ["interrupted"]
+
+
+def test_an_optimizer_that_fails_in_a_later_step(train):
+    code, _, err, (run,) = train("dataset=diabetes", "optim=fails")
+    assert (code, err) == (2, "lossbench: error: optim 'Fails' failed in a step: as asked\n")
+    assert read(run, "status.json")["error"] == "optim 'Fails' failed in a step: as asked"
 
 
 @pytest.mark.parametrize(("how", "cause"), [("error", "ValueError"), ("exit", "SystemExit")])

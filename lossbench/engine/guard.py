@@ -150,7 +150,7 @@ class Guard:
             if is_torchs(optimizer):
                 raise
             refuse_memory(error)
-            raise ConfigError(f"optim {type(optimizer).__name__} failed in a step: {first_line(error)}") from error
+            raise ConfigError(f"optim '{type(optimizer).__name__}' failed in a step: {first_line(error)}") from error
 
     def _search(self, optimizer: Optimizer, loss: Tensor, again: Again) -> None:
         """A step that evaluates the loss at several points, of one function: each time from the same buffers.
