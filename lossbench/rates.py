@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch.optim import Rprop
 from torch.optim.lr_scheduler import ConstantLR
 
 from lossbench.build import Run, build
@@ -17,7 +17,7 @@ from lossbench.engine.range_rule import RangeTest
 from lossbench.engine.range_test import START, STEPS, STOP, range_test
 from lossbench.errors import ConfigError
 from lossbench.optim import SchedulerOptions
-from lossbench.optim.closure import searches
+from lossbench.optim.rate_free import refuse_rate_free
 from lossbench.targets import Call
 
 FACTS = ("suggested", "reason", "steepest", "diverged_at")  # what a run records of it
@@ -56,7 +56,10 @@ def find_rate(config: Config, *, start: float = START, stop: float = STOP, steps
     constant = Call("constant", ConstantLR, {"factor": 1.0, "total_iters": 0})
     plain = replace(with_rate(config, PLACEHOLDER), scheduler=constant, scheduler_options=SchedulerOptions())
     run = build(plain)
-    return range_test(run.player, run.batches, _swept(run), start=start, stop=stop, steps=steps)
+    found = range_test(run.player, run.batches, _swept(run), start=start, stop=stop, steps=steps)
+    del run
+    gc.collect()  # a schedule and its optimizer hold each other, and the next build wants the memory
+    return found
 
 
 def with_rate(config: Config, rate: float) -> Config:
@@ -82,16 +85,8 @@ def facts_of(found: RangeTest) -> dict[str, Any]:
 def _swept(run: Run) -> list[dict[str, Any]]:
     """The parameter groups that took the config's rate."""
     name, optimizers = run.config.optim.name, run.player.optimizers
-    if any(map(searches, optimizers)):
-        raise ConfigError(
-            f"optim '{name}' finds the length of each step by a line search, and no range test says what that starts "
-            "from: leave optim.lr at 1"
-        )
-    if any(isinstance(optimizer, Rprop) for optimizer in optimizers):
-        raise ConfigError(
-            f"optim '{name}' takes optim.lr for its first step alone and finds its step sizes by itself: leave it at "
-            "0.01"
-        )
+    for optimizer in optimizers:
+        refuse_rate_free(name, type(optimizer))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     swept = [group for group in groups if float(group["lr"]) == PLACEHOLDER]
     if not swept:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 REACH = 0.6  # decades on either side of a rate whose losses its line goes through
 MEMORY = 0.4  # decades that the exponential average remembers
-EXPLODED = 3.0  # times what was won, or the loss itself, above the lowest: 4 times the lowest of a loss near 0
+EXPLODED = 3.0  # times what was won, or the lowest loss where that is more (then at 4 times the lowest), above it
 CERTAIN = 4.0  # standard errors that a fall must have
 LEAST_FALL = 0.01  # of the loss at the smallest rates
 MARGIN = 10.0  # "a decade under divergence"
