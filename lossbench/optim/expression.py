@@ -82,7 +82,7 @@ def parse(path: str, text: str, variables: Collection[str]) -> Expression:
             tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ConfigError(f"{path}: {_shown(text)} is not an expression ({reason})") from error
+        raise ConfigError(f"{path}: {shown(text)} is not an expression ({reason})") from error
     return _Parser(path, text, variables).read(tree.body, 1)
 
 
@@ -119,17 +119,17 @@ class _Parser:
             case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
                 return self._call(name, given, depth)
         source = ast.get_source_segment(self.text, node) or self.text
-        raise ConfigError(f"{self.path}: {_shown(source)} is not arithmetic ({self._allowed()})")
+        raise ConfigError(f"{self.path}: {shown(source)} is not arithmetic ({self._allowed()})")
 
     def _number(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(f"{self.path}: {_shown(repr(value))} is not a number")
+            raise ConfigError(f"{self.path}: {shown(repr(value))} is not a number")
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
         if math.isinf(number):
-            raise ConfigError(f"{self.path}: {_shown(repr(value))} is too large a number")
+            raise ConfigError(f"{self.path}: {shown(repr(value))} is too large a number")
         return number
 
     def _name(self, name: str) -> Expression:
@@ -141,12 +141,12 @@ class _Parser:
         if name in FUNCTIONS:
             raise ConfigError(f"{self.path}: {name} is a function; write {name}(...)")
         near = did_you_mean(name, (*self.variables, *CONSTANTS, *FUNCTIONS))
-        raise ConfigError(f"{self.path}: unknown name {_shown(name)}{near} ({self._allowed()})")
+        raise ConfigError(f"{self.path}: unknown name {shown(name)}{near} ({self._allowed()})")
 
     def _call(self, name: str, given: list[ast.expr], depth: int) -> Expression:
         if name not in FUNCTIONS:
             near = did_you_mean(name, FUNCTIONS)
-            raise ConfigError(f"{self.path}: unknown function {_shown(name)}{near} (has: {', '.join(FUNCTIONS)})")
+            raise ConfigError(f"{self.path}: unknown function {shown(name)}{near} (has: {', '.join(FUNCTIONS)})")
         function, least, most = FUNCTIONS[name]
         if not least <= len(given) <= most:
             takes = f"{least}" if least == most else f"{least} or more" if math.isinf(most) else f"{least} or {most}"
@@ -200,6 +200,6 @@ def _choice(test: Expression, body: Expression, orelse: Expression) -> Expressio
     return lambda values: body(values) if test(values) else orelse(values)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Quoted, and cut where it is long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -8,6 +8,8 @@ from typing import Any
 
 from lossbench.errors import ConfigError
 
+BY_GROUP = ("max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum")  # options that may be a list
+
 
 def fill_lengths(
     values: Mapping[str, Any], required: Collection[str], moves: int, rates: Sequence[float], warmup: float = 0
@@ -22,7 +24,9 @@ def fill_lengths(
     Raises:
         ConfigError: lengths or rates that do not go together.
     """
-    peaks = _known(values.get("max_lr"), rates)
+    for key in BY_GROUP:
+        _refuse_other_groups(key, values.get(key), len(rates))
+    peaks = _by_group(rates if values.get("max_lr") is None else values["max_lr"], len(rates))
     ratio = values.get("T_mult") or 1
     defaults = {
         "moves": moves,
@@ -60,15 +64,17 @@ def never_reached(values: Mapping[str, Any], moves: int, unit: str) -> str | Non
     return None
 
 
-def _known(given: Any, rates: Sequence[float]) -> Sequence[float]:
-    """Of each group; a list of another length is left to torch to refuse."""
-    if given is None:
-        return rates
-    return given if isinstance(given, list) else [given] * len(rates)
+def _by_group(given: Any, groups: int) -> Sequence[float]:
+    return given if isinstance(given, Sequence) else [given] * groups
 
 
 def _one_or_all(rates: Sequence[float]) -> float | list[float]:
     return list(rates) if len(rates) > 1 else rates[0]
+
+
+def _refuse_other_groups(key: str, given: Any, groups: int) -> None:
+    if isinstance(given, list) and len(given) != groups:
+        raise ConfigError(f"scheduler.{key} must have one number per parameter group ({groups}), got {len(given)}")
 
 
 def _refuse_short(filled: Mapping[str, Any], moves: int) -> None:
@@ -81,7 +87,7 @@ def _refuse_short(filled: Mapping[str, Any], moves: int) -> None:
 def _refuse_crossed(filled: Mapping[str, Any], groups: int) -> None:
     if "base_lr" not in filled or "max_lr" not in filled:
         return
-    for base, peak in zip(*(_known(filled[key], [0.0] * groups) for key in ("base_lr", "max_lr")), strict=False):
+    for base, peak in zip(*(_by_group(filled[key], groups) for key in ("base_lr", "max_lr")), strict=True):
         if base > peak:
             raise ConfigError(
                 f"scheduler.base_lr={base:g} is above max_lr={peak:g}; the rate goes from base_lr up to max_lr and back"

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lossbench.errors import ConfigError, first_line
-from lossbench.optim.expression import parse
+from lossbench.optim.expression import parse, shown
 
 Shape = Literal["1-sqrt", "linear", "cosine"]
 Factor = Callable[[int], float]
@@ -97,7 +97,7 @@ def by_factor(
     """
     if function is None:
         expression = expression or HALF_COSINE
-        name, found = f"{EXPRESSION}={expression!r}", expression_factor(expression, moves)
+        name, found = f"{EXPRESSION}={shown(expression)}", expression_factor(expression, moves)
     else:
         name, found = f"scheduler.function={getattr(function, '__name__', function)}", function
 
