@@ -21,6 +21,7 @@ from lossbench.engine import Best, Length, Part, train
 from lossbench.engine.checkpoint import packed_state, read
 from lossbench.losses import mse
 from lossbench.observe.recorder import DeviceRecorder
+from lossbench.optim.foreign import settings_of
 from lossbench.tasks import Regression
 
 CPU = torch.device("cpu")
@@ -154,6 +155,19 @@ def test_the_state_survives_a_file_in_the_middle(path):
         rest.begin(step)
         rest.step([given[step - 1]])
     assert same(state(whole), state(rest))
+
+
+class Passing(torch.optim.SGD):
+    """Takes its settings under no name, and counts."""
+
+    def __init__(self, params, **settings):
+        super().__init__(params, **settings)
+        self.defaults["count"] = self.param_groups[0]["count"] = 0
+
+
+def test_new_settings_are_told_from_what_is_counted():
+    assert {"lr", "momentum"} < settings_of(Passing([torch.zeros(1)], lr=0.1))
+    assert "count" not in settings_of(Passing([torch.zeros(1)], lr=0.1))
 
 
 # On the command line

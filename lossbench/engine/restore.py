@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from lossbench.engine.step import Player
 from lossbench.engine.weights import check_shapes, modules_of
 from lossbench.errors import CheckpointError, first_line
 from lossbench.optim import Schedule
+from lossbench.optim.foreign import settings_of
 
 BESTS = ("best", "averaged")  # directories and links of the best weights, and of the best averaged ones
 
@@ -147,7 +147,7 @@ def _set_anew(
     theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], optimizer: Optimizer
 ) -> list[dict[str, Any]]:
     """Parameter groups with today's settings; what an optimizer counts in its groups, as some do, goes on."""
-    counted = optimizer.defaults.keys() - inspect.signature(type(optimizer)).parameters.keys()
+    counted = optimizer.defaults.keys() - settings_of(optimizer)
     settings = ({key: value for key, value in group.items() if key not in counted} for group in ours)
     return [{**group, **new} for group, new in zip(theirs, settings, strict=True)]
 
