@@ -214,6 +214,7 @@ def test_refreshing_draws_nothing_and_leaves_frozen_layers():
     model = normed(dropout=0.5)
     model.append(nn.BatchNorm1d(1).eval())
     model[0].eval()
+    model[-1].running_mean.fill_(2)
     frozen = [buffer.clone() for buffer in model[-1].buffers()]
     streams = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     seen = []
