@@ -151,7 +151,7 @@ def test_the_memory_is_what_the_card_says(name):
             assert of_matrix == of_vector == int(found[1])
         elif found := re.fullmatch(r"(\d) numbers? per parameter of a matrix", clause):
             assert of_matrix == int(found[1])
-        elif found := re.fullmatch(r"(\d) numbers? per parameter of a vector|(\d) per other parameter", clause):
+        elif found := re.fullmatch(r"(\d) number per parameter of a vector|(\d) per other parameter", clause):
             assert of_vector == int(found[1] or found[2])
         elif found := re.fullmatch(r"(\d) with (\w+)", clause):
             on = True if isinstance(body(name)[1][found[2]], bool) else 0.9
