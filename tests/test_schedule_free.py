@@ -19,6 +19,7 @@ from torch.optim.swa_utils import update_bn
 from lossbench.data import Batches, Split
 from lossbench.engine import Best, Length, Part, train
 from lossbench.engine.checkpoint import packed_state, read
+from lossbench.engine.restore import _set_anew
 from lossbench.losses import mse
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.optim.foreign import settings_of
@@ -166,8 +167,11 @@ class Passing(torch.optim.SGD):
 
 
 def test_new_settings_are_told_from_what_is_counted():
-    assert {"lr", "momentum"} < settings_of(Passing([torch.zeros(1)], lr=0.1))
-    assert "count" not in settings_of(Passing([torch.zeros(1)], lr=0.1))
+    made = Passing([torch.zeros(1)], lr=0.1, momentum=0.5)
+    old = [{**made.state_dict()["param_groups"][0], "lr": 0.3, "momentum": 0.9, "count": 7}]
+    (found,) = _set_anew(old, made.state_dict()["param_groups"], made, ("optim.momentum",))
+    assert (found["lr"], found["momentum"], found["count"]) == (0.1, 0.5, 7)
+    assert {"lr", "momentum"} < settings_of(made)
 
 
 # On the command line

@@ -115,7 +115,9 @@ def _load(
     for i, schedule_is_anew in enumerate(anew):
         if schedule_is_anew:
             theirs, ours = (tree["optimizers"][i] for tree in (state, now))
-            theirs["param_groups"] = _set_anew(theirs["param_groups"], ours["param_groups"], player.optimizers[i])
+            theirs["param_groups"] = _set_anew(
+                theirs["param_groups"], ours["param_groups"], player.optimizers[i], changed
+            )
             state["schedules"][i] = now["schedules"][i]
     average_goes_on = _alike(state.get("average"), now.get("average"))
     if "average" in now and not average_goes_on:
@@ -144,10 +146,14 @@ def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
 
 
 def _set_anew(
-    theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], optimizer: Optimizer
+    theirs: Sequence[Mapping[str, Any]],
+    ours: Sequence[Mapping[str, Any]],
+    optimizer: Optimizer,
+    changed: Collection[str],
 ) -> list[dict[str, Any]]:
     """Parameter groups with today's settings; what an optimizer counts in its groups, as some do, goes on."""
-    counted = optimizer.defaults.keys() - settings_of(optimizer)
+    named = {"lr", *(key.rpartition(".")[2] for key in changed)}  # some take their settings under no name
+    counted = optimizer.defaults.keys() - settings_of(optimizer) - named
     settings = ({key: value for key, value in group.items() if key not in counted} for group in ours)
     return [{**group, **new} for group, new in zip(theirs, settings, strict=True)]
 
