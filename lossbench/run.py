@@ -136,7 +136,7 @@ def _record_rate(config: Config, directory: RunDirectory) -> None:
     """Write down how the rate was found, unless that was earlier in this run."""
     found = config.found_lr
     if found is not None and found.rates:
-        write_range_test(directory.path, found)
+        write_range_test(directory.path, found.rates, found.losses, found.smoothed)
         directory.log(f"optim.lr=auto: {found.suggested} ({found.reason})")
 
 
