@@ -157,16 +157,11 @@ def _courses(overrides: Sequence[str], config_dirs: Sequence[Path]) -> tuple[lis
 
 def _notes(built: Run) -> list[str]:
     """On what assumptions a run's courses are drawn."""
-    config, schedules = built.config, built.player.schedules
-    found = [
-        f"{config.scheduler.name} follows val {schedule.metric}: drawn as if that never got better"
-        for schedule in schedules
+    return [
+        f"{built.config.scheduler.name} follows val {schedule.metric}: drawn as if that never got better"
+        for schedule in built.player.schedules
         if isinstance(schedule.main, ReduceLROnPlateau)
     ]
-    if config.lr_auto:
-        rate = number(schedules[0].optimizer.defaults["lr"])
-        found.append(f"optim.lr=auto: drawn as if it were {rate}; lossbench find-lr says what a run would take")
-    return found
 
 
 def _facts(courses: Sequence[Course]) -> Iterator[RenderableType]:

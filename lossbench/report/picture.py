@@ -138,7 +138,7 @@ def _draw(picture: Picture) -> Figure:
 
 
 def _label(name: str) -> str:
-    """A name in the legend, from which matplotlib leaves those out that begin with an underscore."""
+    """A name in the legend, from which matplotlib before 3.10 leaves those out that begin with an underscore."""
     name = printable(name)
     name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
     return f" {name}" if name.startswith("_") else name
