@@ -88,6 +88,13 @@ def test_warmup_as_a_share_of_the_run():
     assert warmup_steps(0.2, 40) == 8
 
 
+def test_an_exponential_warmup_rises_by_the_same_ratio():
+    """From 0.1 of the rate in 8 steps: by the eighth root of 10 at each."""
+    warmed = [r for r, _ in rates("cosine", warmup=8, warmup_shape="exponential")]
+    assert warmed[:9] == pytest.approx([0.01 * 10 ** (k / 8) for k in range(9)])
+    assert warmed[8:] == [r for r, _ in rates("cosine", warmup=8)][8:]
+
+
 @pytest.mark.parametrize(
     ("warmup", "message"), [(40, "as long as the run"), (99, "as long as the run"), (2.5, "whole number of steps")]
 )
@@ -120,6 +127,33 @@ def test_by_evaluation_the_length_leaves_the_warmup_out():
     options = SchedulerOptions(interval="evaluation", warmup=20)
     schedule = Schedule(o, TORCH["cosine"], options, total_steps=40, steps_per_epoch=10, eval_every=5)
     assert schedule.main.T_max == 4
+    used = []
+    for step in range(1, 41):
+        used.append(o.param_groups[0]["lr"])
+        o.step()
+        schedule.step()
+        if step % 5 == 0:
+            schedule.evaluated({})
+    # the one that ends the warm-up moves nothing: no step was made at the full rate yet
+    assert used[20:] == [r for r, _ in bare("cosine", 4, every=5)]
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch", "evaluation"])
+def test_moved_on_at_once_it_stands_where_step_by_step_it_would(interval):
+    def made():
+        o = optimizer()
+        options = SchedulerOptions(interval=interval, warmup=6)
+        return o, Schedule(o, TORCH["onecycle"], options, total_steps=40, steps_per_epoch=10, eval_every=5)
+
+    (slow, by_step), (fast, at_once) = made(), made()
+    for step in range(1, 34):
+        slow.step()
+        by_step.step()
+        if step % 5 == 0:
+            by_step.evaluated({})
+    at_once.fast_forward(33)
+    assert at_once.state_dict() == by_step.state_dict()
+    assert fast.param_groups[0]["lr"] == slow.param_groups[0]["lr"] != by_step.rates[0]
 
 
 def test_null_lengths_take_the_runs():
