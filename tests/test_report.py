@@ -283,6 +283,7 @@ def test_many_long_names_leave_room_for_the_plot(tmp_path):
     save(picture(*curves), tmp_path / "a.png")
     grid = (pixels(tmp_path / "a.png") == 230).all(-1).sum(1)  # rows of the plot's area
     assert (grid > 2).sum() > 300
+    assert len(grid) == pytest.approx(544 + 20 * 27, abs=10)  # a line of the legend has 27 pixels of its own
 
 
 def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path, monkeypatch):
