@@ -293,9 +293,12 @@ def test_the_averaged_weights_are_measured_and_can_be_had(desk):
     again = json.loads(out)["metrics"]
     assert (again["val"], again["test"]) == (metrics["val_swa"], metrics["test_swa"])
     assert again["val"] != metrics["val"]
-    started = build(compose(*words, "weights=run/checkpoints/averaged")).player.model.state_dict()
+    started = build(compose(*words, "weights=run/checkpoints/averaged"))
     saved = read(Path("run/checkpoints/averaged").resolve()).tensors("model.safetensors")
-    assert all(torch.equal(started[key.removeprefix("model.")], value) for key, value in saved.items())
+    for step in ("as they are", "statistics found again"):
+        now = started.player.model.state_dict()
+        assert all(torch.equal(now[key.removeprefix("model.")], value) for key, value in saved.items()), step
+        refresh_batch_norm(started.player.model, started.batches, started.player.cast)
     shown = scalars_of("run")
     assert [step for step, _ in shown["val_swa/accuracy"]] == [30, 40, 50, 60]
     assert shown["test_swa/accuracy"][0][1] == pytest.approx(metrics["test_swa"]["accuracy"])
