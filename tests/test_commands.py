@@ -120,7 +120,7 @@ def test_help_says_what_it_takes(cli, command):
         ("lossbench ev", ["evaluate"]),
         ("lossbench evaluate ", []),
         ("lossbench evaluate --ch", ["--checkpoint"]),
-        ("lossbench evaluate run --checkpoint ", ["best", "last"]),
+        ("lossbench evaluate run --checkpoint ", ["best", "last", "averaged"]),
         ("lossbench evaluate run --split=t", ["--split=train", "--split=test"]),
         ("lossbench evaluate run --json ", []),
         ("lossbench evaluate run dataset=dia", ["dataset=diabetes"]),
