@@ -440,3 +440,47 @@ def test_a_long_run_is_tried_at_many_moves():
     o.step()
     with pytest.raises(ConfigError, match="is -1 at move 1"):
         schedule.step()
+
+
+# A user's own, from the command line
+
+CODE = """
+from torch.optim.lr_scheduler import LRScheduler
+
+class Halving(LRScheduler):
+    def __init__(self, optimizer, total_iters, low: float = 0.0):
+        self.total_iters, self.low = total_iters, low
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [max(self.low, rate * 0.5 ** self.last_epoch) for rate in self.base_lrs]
+
+def thirds(move): return 1 / 3
+"""
+FILES = {
+    "halving": "_target_: rates.Halving\nlow: 0.01",
+    "thirds": "_target_: torch.optim.lr_scheduler.MultiplicativeLR\nlr_lambda: rates.thirds",
+    "own_scale": "_target_: torch.optim.lr_scheduler.CyclicLR\nscale_fn: rates.thirds\nstep_size_up: 1",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        (("scheduler=halving",), [0.04, 0.02, 0.01, 0.01]),
+        (("scheduler=thirds",), [0.04, 0.04 / 3, 0.04 / 9, 0.04 / 27]),
+        (("scheduler=lambda", "scheduler.function=rates.thirds"), [0.04 / 3] * 4),
+        (("scheduler=own_scale",), [0.004, 0.004 + 0.036 / 3, 0.004, 0.004 + 0.036 / 3]),
+    ],
+)
+def test_a_users_own_class_or_function(cli, tmp_path, words, rates):
+    (tmp_path / "rates.py").write_text(CODE)
+    (tmp_path / "mine" / "scheduler").mkdir(parents=True)
+    for name, text in FILES.items():
+        (tmp_path / "mine" / "scheduler" / f"{name}.yaml").write_text(text)
+    settings = ("dataset=diabetes", "optim.lr=0.04", "trainer.steps=4", "trainer.device=cpu", "hydra.run.dir=run")
+    code, _, err = cli("train", "--config-dir", "mine", *settings, *words)
+    assert (code, err) == (0, "")
+    rows = (tmp_path / "run" / "steps.csv").read_text().splitlines()
+    lr = rows[0].split(",").index("lr")
+    assert [float(row.split(",")[lr]) for row in rows[1:]] == pytest.approx(rates)
