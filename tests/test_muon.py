@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -157,3 +159,55 @@ def test_state_goes_on_where_it_was_saved():
     other.player.seed = whole.player.seed
     at(other.player, stream, 4, 8)
     assert same(state(whole.player), state(other.player))
+
+
+MODELS = """
+import torch
+from torch import nn
+class Words(nn.Module):
+    def __init__(self, sparse):
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4, sparse=sparse), nn.Linear(256, 10)
+    def forward(self, x):
+        return self.head(self.table(x.flatten(1).long().clamp(0, 8)).flatten(1))
+def words(*, input_shape, outputs, sparse: bool = False): return Words(sparse)
+class Waves(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.filter = nn.Parameter(torch.ones(10, 64, dtype=torch.complex64))
+    def forward(self, x): return (x.flatten(1).to(torch.complex64) @ self.filter.T).abs()
+def waves(*, input_shape, outputs): return Waves()
+"""
+
+
+@pytest.fixture
+def odd_models(tmp_path):
+    (tmp_path / "odd.py").write_text(MODELS)
+    (tmp_path / "own/model").mkdir(parents=True)
+    (tmp_path / "own/model/words.yaml").write_text("_target_: odd.words\nsparse: false\n")
+    (tmp_path / "own/model/waves.yaml").write_text("_target_: odd.waves\n")
+
+
+@pytest.mark.usefixtures("odd_models")
+def test_the_embeddings_of_a_model_go_to_adamw(cli):
+    code, out, _ = cli("check", "--config-dir", "own", "model=words", "optim=muon")
+    assert code == 0
+    assert re.search(r"muon +│ +2,560 │", out)  # the head's matrix
+    assert re.search(r"muon\.adamw +│ +46 │", out)  # the head's 10 biases, and 9 x 4 of the embedding
+
+
+@pytest.mark.usefixtures("odd_models")
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ("model=words", "model.sparse=true"),
+            "the gradient of 'table.weight' is sparse, .*: set sparse=False in its nn.Embedding",
+        ),
+        (("model=waves",), "parameter 'filter' is complex, which optimizers here do not take: hold it as .*"),
+    ],
+)
+def test_parameters_that_no_optimizer_here_takes_are_named(cli, words, line):
+    code, _, err = cli("train", "--config-dir", "own", *words)
+    assert code == 2
+    assert re.fullmatch(f"lossbench: error: {line}\n", err), err
