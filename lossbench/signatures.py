@@ -18,7 +18,7 @@ from lossbench.errors import ConfigError, did_you_mean
 
 _MISMATCH = object()
 _ANNOTATED: Any = Annotated
-_INTERVAL = re.compile(r"^([\[(])\s*(-?[\w.]+)\s*,\s*(-?[\w.]+)\s*([\])])$")
+_INTERVAL = re.compile(r"^([\[(])\s*([-+\w.]+)\s*,\s*([-+\w.]+)\s*([\])])$")
 _KIND = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 
 
@@ -141,8 +141,8 @@ def describe(hint: Any) -> str:
         return describe(get_args(hint)[0])
     if origin is Literal:
         choices = get_args(hint)
-        words = ", ".join(a if isinstance(a, str) else show(a) for a in choices)
-        return words if choices in ((False,), (True,)) else f"one of {words}"
+        shown = ", ".join(choice if isinstance(choice, str) else show(choice) for choice in choices)
+        return shown if choices in ((False,), (True,)) else f"one of {shown}"
     if origin in (Union, types.UnionType):
         # A tensor is nothing that a config file can hold.
         members = [a for a in get_args(hint) if a is not type(None) and (a in _KIND or get_origin(a))]

@@ -20,7 +20,8 @@ RANGES: dict[str, dict[str, Any]] = {
         "betas": Share,
         "eps": NotNegative,
         "momentum": Share,
-        "differentiable": Literal[False],  # it would have to be a step within a larger graph
+        "differentiable": Literal[False],  # it is for a step within a larger graph,
+        "capturable": Literal[False],  # and this for CUDA graphs: there are neither here
         "SGD.dampening": Share,
         "Adagrad.lr_decay": NotNegative,
         "Adagrad.initial_accumulator_value": NotNegative,
