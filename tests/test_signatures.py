@@ -183,7 +183,7 @@ def test_a_tuple_has_its_length(value):
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     ("interval", "inside"),
-    [("[0, 1]", (0, 0.5, 1)), ("(0, 1]", (0.5, 1)), ("[0, 1)", (0, 0.5)), ("(0, 1)", (0.5,))],
+    [("[0, 1]", (0, 0.5, 1)), ("(0, 1]", (0.5, 1)), ("[0, 1)", (0, 0.5)), ("(0, 1)", (0.5,)), ("[1e-3, 1]", (0.5, 1))],
 )
 def test_brackets_take_the_end_and_parentheses_do_not(interval, inside, value):
     hint = Annotated[float, interval]

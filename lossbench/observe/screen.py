@@ -203,4 +203,8 @@ def _shown(metric: str) -> bool:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+    if value is None:
+        return "-"
+    if 0 < abs(value) < 0.001:  # an error that an optimizer has brought down is no 0
+        return f"{value:.1e}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
