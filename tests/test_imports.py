@@ -59,7 +59,7 @@ BELOW = {
     "console": (),
     "errors": (),
     "seeds": (),
-    "listing": ("catalog", "console", "signatures"),
+    "listing": ("catalog", "console", "optim", "signatures"),
     "flags": (),
     "stopping": (),
     "commands.usage": (),
