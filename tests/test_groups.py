@@ -94,7 +94,7 @@ def test_without_decay_on_biases_and_norms():
     }
 
 
-def test_a_compiled_model_and_a_loss_of_its_own_are_called_by_their_names():
+def test_a_losss_own_parameters_are_called_after_it_and_spared_decay():
     run = build(compose("dataset=diabetes", "loss=adaptive_robust", "optim.decay_bias_and_norm=false"))
     names = {g["name"]: len(g["params"]) for g in run.player.optimizers[0].param_groups}
     assert names == {"rest": 3, "rest.no_decay": 5}  # three weights; three biases, shape and scale
