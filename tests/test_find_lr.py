@@ -1,4 +1,4 @@
-"""The learning-rate range test: what it reads from a curve, that it leaves no trace, and the runs that begin with it."""
+"""The learning-rate range test: what it reads from a curve, that it leaves no trace, and runs that begin with it."""
 
 from __future__ import annotations
 
@@ -95,6 +95,14 @@ def test_what_a_bounded_loss_loses_again_is_a_divergence():
     assert judged(x, loss, stopped=False).diverged_at == pytest.approx(0.5, rel=0.35)
 
 
+def test_a_fall_after_the_explosion_is_no_slope_to_take():
+    x, loss = valley(explodes=100)
+    loss[(x > 0.3) & (x < 3)] = 2.5
+    found = judged(x, loss, stopped=False)
+    assert found.steepest == pytest.approx(1e-2, rel=0.15)
+    assert found.diverged_at == pytest.approx(0.3, rel=0.35)
+
+
 @pytest.mark.parametrize(("scale", "shift"), [(1e6, 0), (1e-6, 0), (1, -2.0)])
 def test_neither_the_unit_nor_the_zero_of_the_loss_matters(scale, shift):
     x, loss = valley(noise=0.05)
@@ -120,7 +128,10 @@ def test_the_edges_of_the_range_are_named():
 
 def test_too_few_steps_to_read():
     found = judged([1e-7, 1e-6, 1e-5], [1.0, 2.0, math.inf], stopped=True)
-    assert (found.suggested, found.reason) == (None, "the loss explodes within 3 steps, at a rate of 1e-05: start lower")
+    assert (found.suggested, found.reason) == (
+        None,
+        "the loss explodes within 3 steps, at a rate of 1e-05: start lower",
+    )
 
 
 def test_the_sweep_ends_at_four_times_the_lowest():
@@ -155,7 +166,7 @@ def linear(loss=mse, precision="fp32", weight=None):
     task = Regression(torch.zeros(()), torch.ones(()))
     model = nn.Sequential(nn.Linear(5, 1))
     player = make(task, loss, model, torch.optim.SGD(model.parameters(), lr=3.0), precision=precision)
-    return player, Batches(Split(x, x.sum(1), torch.arange(64), weight), batch_size=8)
+    return player, Batches(Split(x, x.sum(1), weight, torch.arange(64)), batch_size=8)
 
 
 def test_steps_that_are_not_taken_do_not_move_the_rate():
@@ -184,7 +195,7 @@ def test_a_loss_that_is_not_finite_from_the_start():
 
 
 def state_of(player):
-    generators = (torch.get_rng_state(), random.getstate(), np.random.get_state())
+    generators = (torch.get_rng_state(), random.getstate(), np.random.get_state())  # noqa: NPY002
     trained = [p.requires_grad for p in player.model.parameters()]
     buffers = [b.clone() for b in player.model.buffers()]
     return cloned([player.state(), generators, trained, buffers, player.now, player.settings])

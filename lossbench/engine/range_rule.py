@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 REACH = 0.6  # decades on either side of a rate whose losses its line goes through
 MEMORY = 0.4  # decades that the exponential average remembers
 EXPLODED = 3.0  # times what was won, or the lowest loss where that is more (then at 4 times the lowest), above it
+WON = 0.7  # of the fall, where the valley begins; it ends where half is lost, so that noise on the way does not end it
+BEGUN = 0.1  # of the fall, before which a slope is noise of the level beginning
 CERTAIN = 4.0  # standard errors that a fall must have
 LEAST_FALL = 0.01  # of the loss at the smallest rates
 MARGIN = 10.0  # "a decade under divergence"
@@ -86,18 +88,21 @@ def judged(rates: Sequence[float], losses: Sequence[float], *, stopped: bool) ->
         diverged_at = rates[-1] if stopped else None
         return RangeTest(tuple(rates), tuple(losses), tuple(losses), None, diverged_at, None, reason)
     x = np.log10(np.asarray(rates, float))
-    first = float(np.median(losses[: max(3, int(np.searchsorted(x, x[0] + 1)))]))
+    counted = max(3, int(np.searchsorted(x, x[0] + 1)))  # steps of the first decade
+    first = float(np.median(losses[:counted]))
     y = _clipped(np.asarray(losses, float), first)
     fit, slope, error = local_lines(x, y)
-    low = int(fit.argmin())
-    noise = 1.4826 * float(np.median(np.abs(y - fit)[: low + 1]))  # the median of |normal| is 1 / 1.4826
-    fall = first - float(fit[low])
-    left = np.flatnonzero(fit[low:] > first - fall / 2)
-    diverged_at = rates[low + int(left[0])] if len(left) else rates[-1] if stopped else None
+    fall = first - float(fit.min())
+    start, end = _valley(fit, first, fall)
+    low = start + int(fit[start:end].argmin())
+    noise = 1.4826 * float(np.median(np.abs(y - fit)))  # the median of |normal| is 1 / 1.4826
+    diverged_at = rates[end] if end < len(rates) else rates[-1] if stopped else None
     found = (tuple(rates), tuple(losses), tuple(fit.tolist()))
-    if fall < max(CERTAIN * noise * float(error[low]), LEAST_FALL * abs(first)):
+    doubt = noise * math.hypot(float(error[fit.argmin()]), 1.25 / math.sqrt(counted))  # a median's is 1.25 a mean's
+    if fall < max(CERTAIN * doubt, LEAST_FALL * abs(first)):
         return RangeTest(*found, None, rates[-1] if stopped else None, None, _no_fall(rates, stopped))
-    steepest = rates[int(slope[: low + 1].argmin())]
+    falling = np.where(fit[: low + 1] <= first - BEGUN * fall, slope[: low + 1], math.inf)
+    steepest = rates[int(falling.argmin())]
     limit = math.inf if diverged_at is None else diverged_at / MARGIN
     suggested = float(f"{min(steepest, limit):.1e}")
     reason, advice = _reason(steepest, diverged_at), _advice(rates, steepest, low)
@@ -121,6 +126,16 @@ def local_lines(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     value = w * (s2[:, None] - s1[:, None] * d) / det
     slope = w * (s0[:, None] * d - s1[:, None]) / det
     return value @ y, slope @ y, np.linalg.norm(value, axis=1)
+
+
+def _valley(fit: Floats, first: float, fall: float) -> tuple[int, int]:
+    """From where the loss has won most of its fall to where it has lost half of it again: the first such stretch.
+
+    A loss that cannot explode may come back from a divergence, and fall steeply then.
+    """
+    start = int(np.argmax(fit <= first - WON * fall))
+    lost = np.flatnonzero(fit[start:] > first - fall / 2)
+    return start, start + int(lost[0]) if len(lost) else len(fit)
 
 
 def _clipped(losses: Floats, first: float) -> Floats:
@@ -154,7 +169,7 @@ def _reason(steepest: float, diverged_at: float | None) -> str:
 
 def _advice(rates: Sequence[float], steepest: float, low: int) -> str:
     """What the edges of the range may hide."""
-    if steepest < rates[0] * 10**REACH:
+    if steepest < 10 * rates[0]:  # the decade that says where the loss begins
         return "the loss falls from the first rates on: a range that starts lower would show more"
     if low == len(rates) - 1 and steepest > rates[-1] / 10**REACH:
         return "the loss still falls at the end of the range: one that stops higher would show more"
