@@ -14,7 +14,7 @@ from lossbench.engine.objective import Objective
 from lossbench.engine.thaw import Thaw
 from lossbench.errors import ConfigError
 from lossbench.optim.closure import check_search, searches
-from lossbench.optim.foreign import is_torchs
+from lossbench.optim.foreign import has_fused, is_torchs
 from lossbench.optim.groups import Group, first_step, partition
 from lossbench.optim_trial import try_out
 from lossbench.signatures import parameters
@@ -72,10 +72,12 @@ def build_optimizers(optim: Call, groups: Sequence[Group], embeddings: Sequence[
     """
     known = parameters(optim.target)
     chosen = {"fused", "foreach", "differentiable"} & optim.values.keys()  # torch takes one of them
-    fixed: dict[str, Any] = {"fused": True} if "fused" in known and not chosen else {}
+    trained = [group for group in groups if not group.freeze]
+    device = trained[0].parameters[0].device
+    fuses = "fused" in known and not chosen and has_fused(optim.target, device)
+    fixed: dict[str, Any] = {"fused": True} if fuses else {}
     if "embeddings" in known:
         fixed["embeddings"] = embeddings
-    trained = [group for group in groups if not group.freeze]
 
     def construct(params: Sequence[Mapping[str, Any]]) -> list[Any]:
         built = make("optim", optim, {"params": list(params), **fixed})

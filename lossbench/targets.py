@@ -19,8 +19,8 @@ FILLED = {
     "loss": ("num_classes", "num_groups"),
     "optim": ("params", "embeddings"),
     "scheduler": (
-        *("optimizer", "mode", "max_lr", "base_lr", "moves", "T_max", "T_0", "total_steps", "total_iters", "milestones"),
-        *("step_size_up", "timescale"),
+        *("optimizer", "mode", "max_lr", "base_lr", "moves", "T_max", "T_0", "total_steps", "total_iters"),
+        *("milestones", "step_size_up", "timescale"),
     ),
 }
 

@@ -20,6 +20,7 @@ from lossbench.engine import Guard, Term, reduce
 from lossbench.engine.checkpoint import packed_state, read, write
 from lossbench.engine.tree import cloned
 from lossbench.losses import cross_entropy
+from lossbench.optim.foreign import has_fused
 from lossbench.signatures import parameters
 from lossbench.targets import locate
 
@@ -220,6 +221,15 @@ def test_fused_where_torch_has_it_unless_the_user_chooses(name):
     if "fused" in known:
         assert fused("+optim.foreach=true") in ([None], [False])
         assert fused("+optim.fused=false") == [False]
+
+
+def test_the_fused_form_is_for_devices_that_have_its_kernel():
+    class Own(torch.optim.Adam):
+        pass
+
+    assert has_fused(torch.optim.AdamW, torch.device("cpu"))
+    assert not has_fused(torch.optim.AdamW, torch.device("xpu"))
+    assert has_fused(Own, torch.device("xpu"))  # torch names no kernel after it
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -1,15 +1,30 @@
-"""Optimizers of others: what can be told of them without knowing them."""
+"""Optimizers: what can be told of them without knowing them."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
     """Whether it is one of torch's own, whose step and state are known to work."""
     return type(optimizer).__module__.startswith("torch.optim.")
+
+
+def has_fused(target: Callable[..., Any], device: torch.device) -> bool:
+    """Whether a class that takes `fused` can be had so on a device: older versions of torch lack Adagrad's for CUDA.
+
+    Of a class whose kernel torch does not name after it, nothing is known to the contrary.
+    """
+    kernel = f"aten::_fused_{target.__name__.lower()}_"
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(kernel, device.type.upper())
+    except RuntimeError:
+        return True
 
 
 def settings_of(optimizer: Optimizer) -> set[str]:
