@@ -62,7 +62,7 @@ def test_a_decade_under_divergence_where_the_slope_is_nearer():
     assert found.reason.startswith("a decade under divergence")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 235])  # of 0 to 299 the one whose first losses fall steepest
 def test_noise_at_tiny_rates_is_no_slope(seed):
     found = judged(*valley(noise=0.2, seed=seed), stopped=True)
     assert 3e-3 < found.steepest < 3e-2
