@@ -69,6 +69,8 @@ def test_the_other_commands_are_known():
 
 def test_the_files_are_found():
     assert [name for name, _ in FILES] == [
+        "my_conf/optim/lion.yaml",
+        "my_conf/optim/schedule_free.yaml",
         "my_losses.py",
         "my_conf/loss/asymmetric_mse.yaml",
         "my_conf/loss/torch_smooth_l1.yaml",

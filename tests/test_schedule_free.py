@@ -37,7 +37,7 @@ OTHERS = {f"pytorch_optimizer.{name}": {} for name in ("Lion", "Adan", "SOAP", "
 
 
 def kind(path):
-    """A class of the extra `reference`; what its module warns of when it is imported is not ours to mend."""
+    """A class of another package; what its module warns of when it is imported is not ours to mend."""
     module, name = path.rsplit(".", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
