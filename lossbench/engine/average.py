@@ -1,4 +1,4 @@
-"""Averages of the weights: exponential moving (EMA) and stochastic weight averaging (SWA), by torch's AveragedModel.
+"""Averages of the weights: exponential moving (EMA) and stochastic weight averaging (SWA), as torch's AveragedModel.
 
 They are measured beside the raw weights, which they never change. Statistics of BatchNorm are no weights, and an
 average of statistics is not that of the averaged weights: they are found again from training batches.
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from lossbench.data import Batches, gather
 from lossbench.data.rowwise import seeded
@@ -28,7 +28,6 @@ from lossbench.seeds import derive
 REFRESHED = 10_000  # training rows that BatchNorm's statistics are found from, at the most
 
 Kind = Literal["ema", "swa"]
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,10 @@ class Average:
     `ema` (Polyak and Juditsky 1992; Tarvainen and Valpola 2017): average = decay * average + (1 - decay) * weights,
     with the weights themselves as the first average. `swa` (Izmailov et al. 2018): the mean of the weights.
 
-    A step that is refused leaves it as it is. Where the host does not learn of the refusal in time (the guard's
-    device gate), the run ends at that step, and no average of later ones is looked at.
+    To the last bit of float32 it is what torch's AveragedModel gives, which counts its updates in a tensor and waits
+    for the device to read it: here the host counts. A step that is refused leaves the average as it is. Where the
+    host does not learn of the refusal in time (the guard's device gate), the step is not counted, the run ends at it,
+    and no average of later ones is looked at.
 
     Args:
         start: the optimizer steps before averaging begins.
@@ -70,18 +71,28 @@ class Average:
         warmup: bool = True,
     ) -> None:
         self.kind, self.start, self.every, self.decay, self.warmup = kind, start, every, decay, warmup
-        self.source = nn.ParameterList(parameters)
-        self.model = AveragedModel(self.source, multi_avg_fn=self._move)
+        self.source: list[Tensor] = list(parameters)
+        self.weights: list[Tensor] = cloned(self.source)
+        self.moves, self.last = 0, 0  # how often it has moved, and the step of the last time
+        self.refused = torch.zeros((), dtype=torch.long, device=self.source[0].device)  # moves at no step
 
     @property
     def updates(self) -> int:
-        """How often it has moved; there is no average before the first time."""
-        return int(self.model.n_averaged)
+        """At how many steps it has moved; there is no average before the first. Waits for the device."""
+        return self.moves - int(self.refused)
 
-    def take(self, step: int) -> None:
-        """The step was taken: move, if it is one to move at."""
-        if step > self.start and step % self.every == 0:
-            self.model.update_parameters(self.source)
+    def take(self, step: int, verdict: Tensor | None = None) -> None:
+        """The step was taken: move, if it is one to move at.
+
+        Args:
+            verdict: whether it was taken after all, where only the device knows; a scalar, 0 if it was.
+        """
+        if step <= self.start or step % self.every:
+            return
+        self._move()
+        self.moves, self.last = self.moves + 1, step
+        if verdict is not None:
+            self.refused += verdict != 0
 
     @contextmanager
     def in_place(self, modules: Sequence[nn.Module]) -> Iterator[None]:
@@ -92,24 +103,41 @@ class Average:
         """
         with kept(modules):
             with torch.no_grad():
-                torch._foreach_copy_(list(self.source), list(self.model.parameters()))
+                torch._foreach_copy_(self.source, self.weights)
             yield
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and its number of updates, by reference."""
-        return {"kind": self.kind, "model": self.model.state_dict()}
+        """The average by reference, its number of updates, and the step of the last one."""
+        return {"kind": self.kind, "updates": self.updates, "last": self.last, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        self.moves, self.last = state["updates"], state["last"]
+        self.refused.zero_()
+        with torch.no_grad():
+            torch._foreach_copy_(self.weights, state["weights"])
 
-    def _move(self, averages: Tensors, weights: Tensors, n: Tensor | int) -> None:
-        """What AveragedModel calls from the second update on, with the number of those before."""
+    def goes_on(self, state: Mapping[str, Any] | None) -> bool:
+        """Whether a state is of the same kind of average, of the same parameters, and of no steps before the start.
+
+        A longer run, whose start is a share of its length, may begin to average after the step it is resumed at.
+        """
+        if state is None or state["kind"] != self.kind:
+            return False
+        alike = [tensor.shape for tensor in state["weights"]] == [tensor.shape for tensor in self.weights]
+        return alike and (state["updates"] == 0 or state["last"] > self.start)
+
+    def _move(self) -> None:
+        n = self.moves
+        if n == 0:
+            with torch.no_grad():
+                torch._foreach_copy_(self.weights, self.source)
+            return
         if self.kind == "swa":
             move = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
         else:
-            decay = min(self.decay, (1 + int(n)) / (10 + int(n))) if self.warmup else self.decay
+            decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
             move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        move(averages, weights, n)
+        move(self.weights, self.source, n)
 
 
 @dataclass(frozen=True)
@@ -166,15 +194,17 @@ def refresh_batch_norm(
     if not found:
         return
     momenta = [layer.momentum for layer in found]
-    with seeded(derive(batches.seed, "refresh")):
-        for layer in found:
-            layer.reset_running_stats()
-            layer.momentum = None  # a mean over all batches
-        for inputs in _inputs(batches, augment):
-            with cast():
-                model(inputs)
-    for layer, momentum in zip(found, momenta, strict=True):
-        layer.momentum = momentum
+    try:
+        with seeded(derive(batches.seed, "refresh")):
+            for layer in found:
+                layer.reset_running_stats()
+                layer.momentum = None  # a mean over all batches
+            for inputs in _inputs(batches, augment):
+                with cast():
+                    model(inputs)
+    finally:
+        for layer, momentum in zip(found, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def _inputs(batches: Batches, augment: Callable[[Tensor], Tensor] | None) -> Iterator[Tensor]:

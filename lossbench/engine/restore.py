@@ -83,8 +83,8 @@ def load(
     """Put a checkpoint's state into a player and its best weights; returns the progress that was saved with it.
 
     Args:
-        averaged: the best averaged weights, where weights are averaged. They begin anew where the checkpoint has no
-            average of this kind.
+        averaged: the best averaged weights, where weights are averaged. They begin anew where the checkpoint's
+            average does not go on.
         changed: the config keys that differ from what they were. Where the optimizer's settings, the schedule or its
             length are among them, the player's own are kept, moved on to the checkpoint's step.
 
@@ -119,13 +119,13 @@ def _load(
                 theirs["param_groups"], ours["param_groups"], player.optimizers[i], changed
             )
             state["schedules"][i] = now["schedules"][i]
-    average_goes_on = _alike(state.get("average"), now.get("average"))
+    average_goes_on = player.average is not None and player.average.goes_on(state.get("average"))
     if "average" in now and not average_goes_on:
         state["average"] = now["average"]
     player.load({**{key: state[key] for key in now if key != "modules"}, "modules": modules})
     for schedule, saved, schedule_is_anew in zip(player.schedules, before, anew, strict=True):
         if schedule_is_anew:
-            schedule.fast_forward(saved["taken"])
+            schedule.fast_forward(saved["taken"], int(checkpoint.facts["step"]))
             if saved["factor"] != 1 and "optim.lr" not in changed:
                 schedule.slow_down(saved["factor"])
     _load_best("best", best, checkpoint, state, player.modules, warn)
@@ -139,10 +139,11 @@ def _load(
 
 
 def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
-    """Whether a schedule is another one than it was; a longer run is none to one that follows a metric."""
+    """Whether a schedule is another one than it was; the run's length is nothing to one that follows a metric."""
     if any(key.startswith(("optim.", "scheduler.")) for key in changed):
         return True
-    return not schedule.follows and not {"trainer.epochs", "trainer.steps"}.isdisjoint(changed)
+    lengths = {"trainer.epochs", "trainer.steps", *(["trainer.eval_every"] * (schedule.interval == "evaluation"))}
+    return not schedule.follows and not lengths.isdisjoint(changed)
 
 
 def _set_anew(
@@ -171,14 +172,6 @@ def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Seque
         sizes = [[len(group["params"]) for group in groups] for groups in (theirs["param_groups"], ours.param_groups)]
         if sizes[0] != sizes[1] or not ours.defaults.keys() <= theirs["param_groups"][0].keys():
             raise CheckpointError(f"{path} is for another optimizer; weights={path} starts a new run from its weights")
-
-
-def _alike(saved: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
-    """Whether two states are of the same kind of average, of the same parameters."""
-    if saved is None or now is None or saved["kind"] != now["kind"]:
-        return False
-    theirs, ours = ({key: tensor.shape for key, tensor in state["model"].items()} for state in (saved, now))
-    return theirs == ours
 
 
 def _load_best(

@@ -90,8 +90,6 @@ class Player:
     @property
     def settings(self) -> tuple[float, ...]:
         """The last of `columns`, those that the host knows: hyperparameters on a course, and the groups' rates."""
-        if not self._groups:
-            return self.objective.settings
         return (*self.objective.settings, *(float(group["lr"]) for group in self._groups))
 
     @property
@@ -154,7 +152,7 @@ class Player:
             for schedule in self.schedules:
                 schedule.step()
             if self.average is not None:
-                self.average.take(self.now)
+                self.average.take(self.now, verdict if self.guard.gate == "device" else None)
         return torch.stack((loss, norm, self.scale.value, verdict, *details))
 
     def terms(self, batch: Batch) -> list[Term]:
