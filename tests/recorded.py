@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import metadata
 
+from lossbench import stopping
 from lossbench.engine import StepRow
 from lossbench.observe import records
 from lossbench.observe.csv_files import CsvFiles
@@ -98,6 +101,25 @@ def go_on(directory, stop=STOP):
     sinks = open_sinks(directory, resume=stop)
     train(sinks, stop + 1, STEPS)
     end(sinks, directory)
+
+
+def stop_after(monkeypatch, steps):
+    """The run is asked to stop in the n-th step that it makes."""
+    made = []
+
+    def asked(self):
+        made.append(1)
+        if len(made) == steps:
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    monkeypatch.setattr(stopping.Stop, "asked", asked)
+
+
+def bytes_of(run):
+    """The files that two runs must agree in, byte for byte, to be equal."""
+    names = ("steps.csv", "evals.csv", "checkpoints/last/model.safetensors", "checkpoints/best/model.safetensors")
+    return {name: Path(run, name).read_bytes() for name in names}
 
 
 def copy(source, target):

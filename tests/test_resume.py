@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 from processes import Process
+from recorded import bytes_of, stop_after
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from lossbench import stopping
 from lossbench.engine import Player
 from lossbench.engine.checkpoint import read
 
@@ -74,25 +74,6 @@ def desk(cli, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     return cli
-
-
-def stop_after(monkeypatch, steps):
-    """The run is asked to stop in the n-th step that it makes."""
-    made = []
-
-    def asked(self):
-        made.append(1)
-        if len(made) == steps:
-            self.signal = signals.SIGTERM
-        return self.signal is not None
-
-    monkeypatch.setattr(stopping.Stop, "asked", asked)
-
-
-def bytes_of(run):
-    run = Path(run)
-    names = ("steps.csv", "evals.csv", "checkpoints/last/model.safetensors", "checkpoints/best/model.safetensors")
-    return {name: (run / name).read_bytes() for name in names}
 
 
 def state_of(run):

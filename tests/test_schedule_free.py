@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded import stop_after
 from test_guard import batch, poison
 from test_lbfgs import make, same, state, steps
-from test_resume import assert_equal_runs, stop_after
+from test_resume import assert_equal_runs
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
