@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import errno
-import platform
-import subprocess
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lossbench import __version__
 from lossbench.build import Run
 from lossbench.config import Config
 from lossbench.console import say
 from lossbench.device import environment
-from lossbench.engine import Averaged, Best, Checkpoints, Metrics, train
+from lossbench.engine import Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
 from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
-from lossbench.group_facts import at_the_end
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.events import of_the_best
 from lossbench.observe.range_file import write_range_test
@@ -30,9 +24,10 @@ from lossbench.observe.run_dir import RunDirectory, Status
 from lossbench.observe.screen import Screen
 from lossbench.observe.spikes import Spikes
 from lossbench.observe.tensorboard import TensorBoard
-from lossbench.rates import facts_of
+from lossbench.rates import recorded
 from lossbench.resume import Resume
 from lossbench.saved import FOLDER
+from lossbench.summary import found_lr, hparams, summarise
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -71,7 +66,7 @@ def execute(
         with closing(_recorder(run, directory)) as recorder:
             recorder.add(CsvFiles(path, run.player.columns, resume=start))
             spikes = recorder.add(Spikes(directory.log))
-            checkpoints = _checkpoints(run, path, lambda: {**recorder.progress(), "spikes": spikes.count})
+            checkpoints = _checkpoints(run, path, resume, lambda: {**recorder.progress(), "spikes": spikes.count})
             if resume:
                 status = "failed"
                 directory.reopen(resume.step)
@@ -147,8 +142,9 @@ def _recorder(run: Run, directory: RunDirectory) -> DeviceRecorder:
     return DeviceRecorder([directory], device=run.device, flush_every=flush_every, details=details)
 
 
-def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -> Checkpoints:
+def _checkpoints(run: Run, path: Path, resume: Resume | None, progress: Callable[[], dict[str, Any]]) -> Checkpoints:
     config, options = run.config, run.config.checkpoint
+    earlier = recorded(resume.checkpoint.facts) if resume else None  # a number typed meanwhile does not undo it
     per_epoch = run.batches.steps_per_epoch
     return Checkpoints(
         path / FOLDER,
@@ -160,7 +156,7 @@ def _checkpoints(run: Run, path: Path, progress: Callable[[], dict[str, Any]]) -
             "config": config.typed,
             "choices": config.choices,
             "environment": environment(config.trainer.device, config.trainer.precision),
-            **_found_lr(config),
+            **found_lr(config.found_lr or earlier),
         },
         files={"data.json": packed_json(run.data.fitted.to_json())},
         every=per_epoch if options.every == "epoch" else options.every if isinstance(options.every, int) else None,
@@ -213,92 +209,3 @@ def final_metrics(run: Run) -> dict[str, Metrics]:
         averaged = {f"{name}_{kind}": run.evaluate(splits[name]) for name in ("val", "test")}
     run.best.restore()
     return {name: run.evaluate(split) for name, split in splits.items()} | averaged
-
-
-def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
-    """What `summary.json` holds."""
-    config, last = run.config, recorder.last
-    steps = last.step if last else 0
-    examples = steps / run.batches.steps_per_epoch * run.batches.examples_per_epoch
-    return {
-        "name": config.name,
-        "status": status,
-        "metrics": metrics,
-        "best": _of_best(run.best),
-        "averaged": _of_average(run.averaged) if run.averaged else None,
-        "steps": steps,
-        "epochs": last.epoch if last else 0,
-        "seconds": recorder.seconds,
-        "examples_per_second": examples / recorder.seconds,
-        "skipped_steps": sum(recorder.skipped.values()),
-        "skipped": dict(recorder.skipped),
-        "rollbacks": run.player.guard.rollbacks,
-        "groups": at_the_end(run.groups, run.player.columns, last),
-        **_found_lr(config),
-        "parameters": sum(p.numel() for p in run.player.parameters),
-        "device": _device_name(run.device),
-        "precision": run.precision,
-        "seed": config.root.seed,
-        "choices": config.choices,
-        "config_hash": config.hash,
-        "versions": {"lossbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "threads": torch.get_num_threads(),
-        "git_commit": _git_commit(),
-    }
-
-
-def _of_best(best: Best) -> dict[str, Any]:
-    return {"step": best.step, "epoch": best.epoch, "metric": best.metric, "value": best.value}
-
-
-def _of_average(averaged: Averaged) -> dict[str, Any]:
-    """An average's best evaluation, and how often it moved in the run."""
-    average = averaged.average
-    return {"kind": average.kind, **_of_best(averaged.best), "updates": average.updates}
-
-
-def _found_lr(config: Config) -> dict[str, Any]:
-    """How `optim.lr=auto` was found, for the record; nothing where it was a number."""
-    return {} if config.found_lr is None else {"found_lr": facts_of(config.found_lr)}
-
-
-def hparams(config: Config) -> dict[str, Any]:
-    """What the HPARAMS tab shows: choices, seed and rate, and the settings of each, under their config keys.
-
-    Interpolations are shown as they were typed: what they stand for may be a secret of the environment.
-    """
-    named = ("loss", "optim", "scheduler", "model", "dataset")
-    found: dict[str, Any] = {name: config.choices.get(name, name) for name in named}
-    found["seed"] = config.root.seed
-    found["optim.lr"] = config.typed["optim"].get("lr")
-    for group in ("loss", "optim", "scheduler", "model", "trainer"):
-        found |= _flat(group, config.typed[group])
-    if config.found_lr is not None:
-        found["optim.lr"] = config.found_lr.suggested
-    return found | {loss.path: loss.name for loss in config.loss.inner()}
-
-
-def _flat(path: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their config keys, those of a loss's terms too; what they call goes without saying."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(f"{path}.{key}", value)
-        elif key != "_target_":
-            found[f"{path}.{key}"] = value
-    return found
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
-
-
-def _git_commit() -> str | None:
-    """The commit of the current directory's checkout, if it is one."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

@@ -31,7 +31,8 @@ from lossbench.engine import Checkpoints, train
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.tensorboard import TensorBoard
-from lossbench.run import execute, hparams
+from lossbench.run import execute
+from lossbench.summary import hparams
 
 BATCH, CLIP = 64, 1.0
 
