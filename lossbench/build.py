@@ -40,7 +40,14 @@ from lossbench.loss_build import build_objective, may_be_empty
 from lossbench.loss_config import fit
 from lossbench.models.output import with_output
 from lossbench.monitor import direction_of, monitor_of
-from lossbench.optim_build import build_optimizers, freeze_and_group, refuse_misfits, thaw_of, trained_of
+from lossbench.optim_build import (
+    build_optimizers,
+    freeze_and_group,
+    refuse_misfits,
+    thaw_of,
+    trained_of,
+    with_unknown_rate,
+)
 from lossbench.probe import probe
 from lossbench.saved import checkpoint_at
 from lossbench.schedule_build import build_schedules, schedule_notes
@@ -145,6 +152,7 @@ def build(config: Config) -> Run:
     embeddings = [m.weight for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     optimizers = build_optimizers(config.optim, groups, embeddings)
     refuse_misfits(config, optimizers, precision)
+    unknown = [group["name"] for group in with_unknown_rate(optimizers)] if config.lr_auto else []
     trained, monitor = trained_of(model, objective, groups), monitor_of(config, data)
     scale = LossScale(device, enabled=precision == "fp16", floor=options.min_scale)
     player = Player(
@@ -183,7 +191,7 @@ def build(config: Config) -> Run:
         notes = (*notes, promise(environment(options.device, options.precision)))
     random.seed(derive(seed, "python"))  # what a user's own code draws; torch is seeded at each step
     np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
-    sample, facts = _sample(data.train), group_facts(groups, optimizers)
+    sample, facts = _sample(data.train), group_facts(groups, optimizers, unknown)
     return Run(config, data, sample, player, batches, length, best, device, precision, notes, averaged_best, facts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ class GroupFacts:
 
     Attributes:
         parameters: how many numbers it has.
-        lr: the rate of the first step; null where it is never trained.
+        lr: the rate of the first step; null where it is never trained, and where it is still to be found.
         weight_decay: null where the optimizer has none.
         frozen: whether it is never trained.
         unfreeze: the epoch at whose beginning it is trained for the first time, where that is not the first.
@@ -32,8 +32,16 @@ class GroupFacts:
     unfreeze: int | None
 
 
-def group_facts(groups: Sequence[Group], optimizers: Sequence[Optimizer]) -> tuple[GroupFacts, ...]:
-    """The groups as the optimizers hold them, then those that are frozen for good."""
+def group_facts(
+    groups: Sequence[Group], optimizers: Sequence[Optimizer], unknown: Collection[str] = ()
+) -> tuple[GroupFacts, ...]:
+    """The groups as the optimizers hold them, then those that are frozen for good.
+
+    An optimizer of the user's own may hold a group of no parameters, or parameters that it made for itself.
+
+    Args:
+        unknown: the names of those whose rate is still to be found.
+    """
     of_parameter = {parameter: group for group in groups for parameter in group.parameters}
     held = [found for optimizer in optimizers for found in optimizer.param_groups]
     return (
@@ -41,10 +49,10 @@ def group_facts(groups: Sequence[Group], optimizers: Sequence[Optimizer]) -> tup
             GroupFacts(
                 name=found["name"],
                 parameters=sum(p.numel() for p in found["params"]),
-                lr=float(found["lr"]),
+                lr=None if found["name"] in unknown else float(found["lr"]),
                 weight_decay=found.get("weight_decay"),
                 frozen=False,
-                unfreeze=of_parameter[found["params"][0]].unfreeze,
+                unfreeze=next((of_parameter[p].unfreeze for p in found["params"] if p in of_parameter), None),
             )
             for found in held
         ),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbench.config import Config
+from lossbench.config import PLACEHOLDER, Config
 from lossbench.engine.names import named_parameters
 from lossbench.engine.objective import Objective
 from lossbench.engine.thaw import Thaw
@@ -99,6 +99,12 @@ def build_optimizers(optim: Call, groups: Sequence[Group], embeddings: Sequence[
     if not all(map(is_torchs, optimizers)):
         try_out(optim.name, [group.as_dict() for group in trained], construct)
     return optimizers
+
+
+def with_unknown_rate(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    """The parameter groups whose rate is the one that `optim.lr=auto` is to find, before a schedule moves them."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [group for group in groups if float(group["lr"]) == PLACEHOLDER]
 
 
 def refuse_misfits(config: Config, optimizers: Sequence[Optimizer], precision: str) -> None:

@@ -18,6 +18,7 @@ from lossbench.engine.range_test import START, STEPS, STOP, range_test
 from lossbench.errors import ConfigError
 from lossbench.optim import SchedulerOptions
 from lossbench.optim.rate_free import refuse_rate_free
+from lossbench.optim_build import with_unknown_rate
 from lossbench.targets import Call
 
 FACTS = ("suggested", "reason", "steepest", "diverged_at")  # what a run records of it
@@ -87,8 +88,7 @@ def _swept(run: Run) -> list[dict[str, Any]]:
     name, optimizers = run.config.optim.name, run.player.optimizers
     for optimizer in optimizers:
         refuse_rate_free(name, type(optimizer))
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    swept = [group for group in groups if float(group["lr"]) == PLACEHOLDER]
+    swept = with_unknown_rate(optimizers)
     if not swept:
         raise ConfigError("every parameter group has a rate of its own: there is no optim.lr to find")
     return swept

@@ -6,16 +6,17 @@ import csv
 import json
 import math
 import random
-import signal as signals
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from recorded import bytes_of, stop_after
 from test_step import make
 from torch import nn
 
-from lossbench import rates, stopping
+from lossbench import rates
 from lossbench.build import build
 from lossbench.compose import compose
 from lossbench.data import Batches, Split
@@ -278,26 +279,8 @@ def test_a_schedule_free_optimizer(tmp_path):
 # optim.lr=auto
 
 
-def stop_after(monkeypatch, steps):
-    """The run is asked to stop in the n-th step that it makes."""
-    made = []
-
-    def asked(self):
-        made.append(1)
-        if len(made) == steps:
-            self.signal = signals.SIGTERM
-        return self.signal is not None
-
-    monkeypatch.setattr(stopping.Stop, "asked", asked)
-
-
 def summary_of(run):
     return json.loads(Path(run, "summary.json").read_text())
-
-
-def bytes_of(run):
-    names = ("steps.csv", "evals.csv", "checkpoints/last/model.safetensors", "checkpoints/best/model.safetensors")
-    return {name: Path(run, name).read_bytes() for name in names}
 
 
 def refuse_to_search(*_, **__):
@@ -352,6 +335,20 @@ def test_a_typed_rate_may_become_auto_on_the_way(cli, monkeypatch):
     assert Path("parts/lr_finder.csv").exists()
 
 
+def test_a_number_typed_on_the_way_does_not_undo_what_was_found(cli, monkeypatch):
+    stop_after(monkeypatch, 5)
+    assert cli("train", *AUTO, "hydra.run.dir=parts")[0] == 143
+    monkeypatch.setattr(rates, "find_rate", refuse_to_search)
+    stop_after(monkeypatch, 2)
+    assert cli("train", "resume=parts", "optim.lr=0.5")[0] == 143
+    stop_after(monkeypatch, 0)
+    code, out, _ = cli("train", "resume=parts", "optim.lr=auto")
+    assert (code, "optim.lr was 0.5 and is auto from here on" in out) == (0, True)
+    found = summary_of("parts")["found_lr"]
+    assert f"optim.lr=auto: {found['suggested']:g} ({found['reason']})" in " ".join(out.split())
+    assert f"optim.lr=auto: {found['suggested']} (" in Path("parts/run.log").read_text()  # of the first part
+
+
 @pytest.mark.parametrize(
     "facts", [{}, {"found_lr": 3}, *({"found_lr": {"suggested": v}} for v in (None, True, "0.1", -1.0, 0, math.inf))]
 )
@@ -385,6 +382,18 @@ def test_check_and_evaluate_do_not_search(cli, monkeypatch):
     code, out, _ = cli("check", *AUTO)
     assert (code, "sgd, lr auto" in out) == (0, True)
     assert cli("evaluate", "auto")[0] == 0
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_check_leaves_out_only_the_rates_to_be_found(cli, schedule):
+    """AdamW's part of muon has its own, and a group where it states one."""
+    rules = "optim.groups={own: {name: '3.weight', lr: 0.5}, other: {name: '1.*', adamw_lr: 0.25}}"
+    code, out, _ = cli("check", "optim=muon", "optim.lr=auto", f"scheduler={schedule}", rules)
+    assert code == 0
+    found = dict(re.findall(r"│ (\S+) +│ +\S+ │ +(\S+) │", out))
+    assert [name for name, rate in found.items() if rate == "-"] == ["rest", "other"]
+    if schedule == "constant":
+        assert found == {"rest": "-", "rest.adamw": "0.001", "own": "0.5", "other": "-", "other.adamw": "0.25"}
 
 
 # The command

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +40,7 @@ def run(asked: Asked) -> None:
         table.add_row(name, Text(value))
     console.print(table)
     if len(built.groups) > 1:
-        console.print(group_table(_groups(built)))
+        console.print(group_table([asdict(group) for group in built.groups]))
     console.print("ok")
 
 
@@ -66,15 +65,6 @@ def facts(built: Run) -> list[tuple[str, str]]:
         ("device", f"{built.device}, {built.precision}"),
         ("steps", f"{length.steps:,} in {plural(epochs, 'epoch')} of {built.batches.steps_per_epoch:,}{limit}"),
     ]
-
-
-def _groups(built: Run) -> list[dict[str, Any]]:
-    """The parameter groups; no rate where that is still to be found."""
-    stated = {rule.name for rule in built.config.optim_rules if "lr" in rule.settings}
-    found = [asdict(group) for group in built.groups]
-    if built.config.lr_auto:
-        found = [{**group, "lr": group["lr"] if group["name"].partition(".")[0] in stated else None} for group in found]
-    return found
 
 
 def _listed(names: tuple[str, ...], n: int = 12) -> str:
