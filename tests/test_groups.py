@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded import stop_after
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_resume import assert_equal_runs, stop_after
+from test_resume import assert_equal_runs
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -345,7 +346,7 @@ def test_groups_may_change_in_numbers_only(cli, monkeypatch):
 
 
 def test_hparams_have_the_groups_settings():
-    from lossbench.run import hparams
+    from lossbench.summary import hparams
 
     found = hparams(compose(RULES, *SMALL))
     assert found["optim.groups.head.lr"] == 0.01
@@ -367,6 +368,7 @@ class Stubborn(torch.optim.Optimizer):
 def forgetful(params, lr=0.1): return torch.optim.SGD(params[:1], lr)
 def greedy(params, lr=0.1): return [torch.optim.SGD(params, lr), torch.optim.SGD(params, lr)]
 def none(params, lr=0.1): return []
+def roomy(params, lr=0.1): return torch.optim.SGD([{"params": [], "name": "spare"}, *params], lr)
 def two(params, lr=0.1):
     everything = [p for group in params for p in group["params"]]
     return torch.optim.SGD(everything[:2], lr), torch.optim.SGD(everything[2:], lr, momentum=0.9)
@@ -396,6 +398,13 @@ def test_two_optimizers_of_the_users_own(cli, tmp_path):
     words = ("optim=own", "model.hidden=[8]", "trainer.steps=3", "trainer.precision=fp16", "trainer.clip_norm=1")
     assert cli("train", "--config-dir", "conf", *words, "hydra.run.dir=run")[0] == 0
     assert "lr/own,lr/own.1" in Path("run/steps.csv").read_text().splitlines()[0]
+
+
+def test_a_group_of_no_parameters_of_the_users_own(cli, tmp_path):
+    own(tmp_path, "roomy")
+    assert cli("train", "--config-dir", "conf", "optim=own", "trainer.steps=3", *SMALL, "hydra.run.dir=run")[0] == 0
+    spare = json.loads(Path("run/summary.json").read_text())["groups"][0]
+    assert (spare["name"], spare["parameters"], spare["unfreeze"]) == ("spare", 0, None)
 
 
 def own(tmp_path, target):

@@ -66,6 +66,20 @@ def test_whose_settings_count():
     assert {name: lr for name, (lr, _) in found.items()} == {"g0": 0.1, "g0.adamw": 0.1, "g1": 0.3, "g1.adamw": 0.3}
 
 
+def test_what_is_spared_weight_decay_is_spared_it_in_both_parts():
+    """Only a rule that states the weight decay of a part stays whole; the optimizer's own does not come through."""
+    rules = "optim.groups={a: {name: '1.*', adamw_weight_decay: 0.3}, b: {name: '4.*', adamw_weight_decay: null}}"
+    run = build(compose(*SMALL, rules, "optim.decay_bias_and_norm=false", "optim.adamw_weight_decay=0.2"))
+    assert {group.name: group.weight_decay for group in run.groups} == {
+        "rest": 0.1,
+        "rest.no_decay.adamw": 0.0,
+        "a": 0.1,
+        "a.adamw": 0.3,
+        "b": 0.1,
+        "b.no_decay.adamw": 0.0,
+    }
+
+
 def bare(model):
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]

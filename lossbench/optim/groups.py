@@ -139,7 +139,8 @@ def partition(
     """The groups of the parameters: what no rule takes first, then one for each rule in their order.
 
     Where biases and norms are spared weight decay, they are groups of their own behind those that they come from,
-    such as `rest.no_decay`; a loss's own parameters are spared too. A group that states its weight decay stays whole.
+    such as `rest.no_decay`; a loss's own parameters are spared too. A group that states its weight decay, or that of a
+    part of it (`adamw_weight_decay`), stays whole.
 
     Args:
         trained: the parameters that the model and the losses train.
@@ -173,7 +174,8 @@ def first_step(group: Group, steps_per_epoch: int) -> int:
 
 def _divided(group: Group) -> list[Group]:
     """A group, and the part of it that is spared weight decay."""
-    if group.freeze or "weight_decay" in group.settings:
+    stated = any(key.endswith("weight_decay") and value is not None for key, value in group.settings.items())
+    if group.freeze or stated:
         return [group]
     weights = tuple(named for named in group.members if named.is_weight)
     spared = tuple(named for named in group.members if not named.is_weight)

@@ -23,7 +23,7 @@ def muon(
     nesterov: bool = True,
     ns_steps: Annotated[int, "[1, 99]"] = 5,
     eps: Annotated[float, "(0, inf)"] = 1e-7,
-    adjust_lr_fn: Literal["original", "match_rms_adamw", "spectral_unclamped"] = "original",
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] = "original",
     adamw_lr: Annotated[float | None, "(0, inf)", "nothing would be learned"] = 0.001,
     adamw_weight_decay: Annotated[float | None, "[0, inf)"] = None,
     adamw_betas: Annotated[tuple[float, float], "[0, 1)"] = (0.9, 0.999),
