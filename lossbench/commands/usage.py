@@ -101,8 +101,9 @@ lossbench find-lr [KEY=VALUE ...]: a good learning rate, by a range test. Nothin
 
 Takes what `train` takes. Over a few epochs of training steps the rate rises from --start (1e-7) to --stop (10) in
 --steps (100), and ends where the loss explodes; schedules stand still meanwhile. The rate that is suggested is that of
-the steepest slope of the loss, or a tenth of the rate at which it diverges, whichever is smaller. optim.lr=auto trains
-with it. Values with commas, such as optim=sgd,adamw, give a row each, and all come in one picture.
+the steepest slope of the loss, or a tenth of the rate at which it diverges, whichever is smaller. That is
+cautious: a sweep is short, and the best rate of a whole run may be several times higher, up to where it diverges.
+optim.lr=auto trains with it. Values with commas, such as optim=sgd,adamw, give a row each, and all come in one picture.
 --output FILE.png or FILE.svg draws it (--force overwrites one); --json FILE writes rates, losses and the rest, and
 --json - prints them instead. --config-dir DIR adds your own YAML files.
 
@@ -242,7 +243,7 @@ def _flag(command: str, word: str, rest: list[str]) -> tuple[str, str | None]:
             raise ConfigError(f"{name} takes no value")
         return name, None
     if not equals:
-        if not rest or (rest[0].startswith("-") and rest[0] != "-"):
+        if not rest or re.match(r"-[^\d.]", rest[0]):
             raise ConfigError(f"{name} needs a value")
         value = rest.pop(0)
     if not value:

@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 from lossbench.errors import ConfigError
 
 
-def searches(optimizer: Optimizer) -> bool:
-    """Whether its step cannot do without a closure that evaluates the loss again."""
+def searches(optimizer: Optimizer | type[Optimizer]) -> bool:
+    """Whether an optimizer, or a class of them, makes no step without a closure that evaluates the loss again."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 from torch.optim import Optimizer, Rprop
 
 from lossbench.errors import ConfigError
+from lossbench.optim.closure import searches
 
 
 def refuse_rate_free(name: str, kind: type[Optimizer]) -> None:
@@ -15,8 +14,7 @@ def refuse_rate_free(name: str, kind: type[Optimizer]) -> None:
     Raises:
         ConfigError: says which rate to leave it at.
     """
-    closure = inspect.signature(kind.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
+    if searches(kind):
         raise ConfigError(
             f"optim '{name}' finds the length of each step by a line search, and no range test says what that starts "
             "from: leave optim.lr at 1"
