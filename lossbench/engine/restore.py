@@ -170,7 +170,8 @@ def _check_optimizers(path: Path, saved: Sequence[Mapping[str, Any]], now: Seque
                 f"weights={path} starts a new run from its weights"
             )
         sizes = [[len(group["params"]) for group in groups] for groups in (theirs["param_groups"], ours.param_groups)]
-        if sizes[0] != sizes[1] or not ours.defaults.keys() <= theirs["param_groups"][0].keys():
+        settings = ours.defaults.keys() & ours.param_groups[0].keys()  # loading a state adds to the defaults alone
+        if sizes[0] != sizes[1] or not settings <= theirs["param_groups"][0].keys():
             raise CheckpointError(f"{path} is for another optimizer; weights={path} starts a new run from its weights")
 
 
