@@ -9,12 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_step
 import torch
+from devices import DEVICES
 from recorded import stop_after
+from test_guard import batch as regression
+from test_guard import make as guarded
+from test_guard import poison
 from test_recovery import STEPS, clean, data, make, run, tensors_of
 from test_resume import DROPOUT, assert_equal_runs, scalars_of, state_of
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
 from lossbench.build import build
 from lossbench.compose import compose
@@ -23,6 +28,8 @@ from lossbench.data.rowwise import Rowwise
 from lossbench.engine import Average, Best, Checkpoints, autocast, refresh_batch_norm
 from lossbench.engine.checkpoint import read, write
 from lossbench.engine.restore import found, number
+from lossbench.losses import cross_entropy
+from lossbench.tasks import Multiclass
 
 CPU = torch.device("cpu")
 EMA = ("trainer.average.kind=ema", "trainer.average.decay=0.9")
@@ -46,13 +53,18 @@ def with_average(place="none", step=None, *, kind="ema", policy="abort", **optio
 # What it is
 
 
-@pytest.mark.parametrize("decay", [0.9, 0.999])
-def test_ema_equals_torchs_own_bit_for_bit(decay):
-    player, batches = with_average(decay=decay, warmup=False)
-    wanted = AveragedModel(player.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("kind", "decay"), [("ema", 0.9), ("ema", 0.999), ("swa", 0.9)])
+def test_equals_torchs_own_bit_for_bit(kind, decay, device):
+    model = test_step.net().to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
+    player = test_step.make(Multiclass(3), cross_entropy, model, optimizer, device=torch.device(device))
+    player.average = Average(kind, player.parameters, decay=decay, warmup=False)
+    move = get_ema_multi_avg_fn(decay) if kind == "ema" else get_swa_multi_avg_fn()
+    wanted = AveragedModel(player.model, multi_avg_fn=move)
     for step in range(1, 21):
         player.begin(step)
-        player.step(batches.at(step))
+        player.step([{key: value.to(device) for key, value in test_step.classes(seed=step).items()}])
         wanted.update_parameters(player.model)
     assert same(averages(player.average), list(wanted.parameters()))
     assert player.average.updates == 20
@@ -136,6 +148,32 @@ def test_a_skipped_step_does_not_count(place):
             sound.step(batches.at(taken))
     assert player.average.updates == STEPS - 1
     assert same(averages(player.average), averages(sound.average))
+
+
+def test_a_step_that_the_device_refuses_does_not_count():
+    """Nor do those after it, until the host looks."""
+    player = guarded("fused adamw", gate="device")
+    player.average = Average("ema", player.parameters)
+    for step, verdict in enumerate((0.0, 0.0, 3.0, 4.0), 1):
+        bad = step == 3
+        player.begin(step)
+        row = player.step([poison("input", player, regression(step)) if bad else regression(step)])
+        assert row[3].item() == verdict
+    assert player.average.updates == 2
+    player.average.load_state_dict(player.average.state_dict())
+    player.guard.load_state_dict(player.guard.state_dict())  # the host has looked
+    player.begin(5)
+    player.step([regression(5)])
+    assert player.average.updates == 3
+
+
+def test_a_run_that_ends_counts_the_steps_before_its_end():
+    """Under the device gate, which learns of the bad step only when the host looks."""
+    player, batches = with_average("loss", 8)
+    player.guard.gate = "device"
+    assert run(player, batches)[0].startswith("step 8")
+    assert player.average.moves > 8
+    assert player.average.updates == 7
 
 
 def test_steps_that_are_run_again_count_once():
@@ -226,6 +264,48 @@ def test_refreshing_draws_nothing_and_leaves_frozen_layers():
     assert torch.equal(torch.get_rng_state(), streams[0])
     assert (np.random.get_state()[1] == streams[1]).all()  # noqa: NPY002
     assert random.getstate() == streams[2]
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("broken")
+
+
+def test_an_interrupted_refresh_puts_the_momenta_back():
+    model = normed().append(Broken())
+    with pytest.raises(RuntimeError, match="broken"):
+        refresh_batch_norm(model, Batches(data(), batch_size=16), autocast("fp32", CPU))
+    assert model[1].momentum == 0.3
+
+
+class Switching(torch.optim.SGD):
+    def train(self):
+        pass
+
+    def eval(self):
+        pass
+
+
+@pytest.mark.parametrize("place", ["average", "optimizer"])
+def test_statistics_are_found_from_augmented_inputs(place):
+    """Of an average, and of an optimizer that measures other weights than it trains: inputs moved by 100."""
+    built = build(compose("dataset=diabetes", *DROPOUT, "trainer.steps=4", *EMA))
+    player, batches = built.player, built.batches
+    if place == "optimizer":
+        player.optimizers = [Switching(player.parameters, lr=0.1)]
+    player.begin(1)
+    player.step(batches.at(1))
+    player.augment = lambda x: x + 100
+    means = []
+    norm = next(m for m in player.model.modules() if isinstance(m, nn.BatchNorm1d))
+    if place == "average":
+        norm.register_forward_hook(lambda *_: None if norm.training else means.append(norm.running_mean.clone()))
+        built.averaged.measure(1, 1)
+    else:
+        with player.evaluating(batches):
+            means.append(norm.running_mean.clone())
+    assert means[0].abs().max() > 10
+    assert norm.running_mean.abs().max() < 10
 
 
 # Runs
@@ -353,6 +433,18 @@ def test_another_kind_of_average_begins_anew(desk, monkeypatch):
     assert summary["averaged"]["updates"] == 30 - 22  # after three quarters of 30 steps
     assert summary["averaged"]["step"] in (25, 30)
     assert list(summary["metrics"]) == ["train", "val", "test", "val_swa", "test_swa"]
+
+
+@pytest.mark.parametrize(("average", "first", "updates"), [(SWA[:1], 13, 4), (EMA, 1, 16 * 10)])
+def test_a_longer_run_averages_from_its_own_start_on(desk, average, first, updates):
+    """Three quarters of 16 epochs, of 10 steps, are 12: what was averaged of epochs 7 and 8 is no part of it."""
+    words = ("train", "dataset=diabetes", "trainer.batch_size=32", *average, "hydra.run.dir=run")
+    assert desk(*words, "trainer.epochs=8")[0] == 0
+    assert summary_of("run")["averaged"]["updates"] == (2 if first == 13 else 80)
+    assert desk("train", "resume=run", "trainer.epochs=16")[0] == 0
+    averaged = summary_of("run")["averaged"]
+    assert averaged["updates"] == updates
+    assert averaged["epoch"] >= first
 
 
 def test_a_checkpoint_from_before_there_were_averages(desk, monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lossbench.engine import Average as Averaging
 from lossbench.engine import Clip, Guard, LossScale, Objective, Part, Player, autocast, choose_gate
 from lossbench.losses import mse
 from lossbench.optim import Schedule, SchedulerOptions
@@ -265,15 +266,19 @@ class CountReads(TorchDispatchMode):
 
 @pytest.mark.parametrize("optimizer", FUSED)
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_the_device_gate_never_reads_on_the_host(optimizer, clip):
+@pytest.mark.parametrize("average", [None, "ema", "swa"])
+def test_the_device_gate_never_reads_on_the_host(optimizer, clip, average):
     player = make(optimizer, gate="device")
     player.clip = Clip(norm=clip)
+    if average:
+        player.average = Averaging(average, player.parameters)
     player.step([batch(0)])  # the first step is looked at, on purpose
     with CountReads() as count:
-        for i in range(3):
+        for i in range(1, 4):
             player.begin(i)
             player.step([batch(i)])
     assert count.reads == 0
+    assert player.average is None or player.average.updates == 3
 
 
 def test_the_counter_counts():

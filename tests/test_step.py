@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+from devices import ON_CUDA
 from torch import nn
 from torch.nn import functional as F
 
-from lossbench.engine import Clip, Guard, LossScale, Objective, Part, Player, Term, autocast, choose_gate, reduce
+from lossbench.engine import (
+    Average,
+    Clip,
+    Guard,
+    LossScale,
+    Objective,
+    Part,
+    Player,
+    Term,
+    autocast,
+    choose_gate,
+    reduce,
+)
 from lossbench.losses import cross_entropy, mse
 from lossbench.tasks import Multiclass, Regression
 
@@ -174,19 +187,19 @@ def test_fp16_accumulation_follows_fp32():
         torch.testing.assert_close(p, q, rtol=0.05, atol=0.01)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_no_host_sync_on_cuda():
+@pytest.mark.parametrize("average", [pytest.param(kind, marks=ON_CUDA) for kind in (None, "ema", "swa")])
+def test_no_host_sync_on_cuda(average):
     device = torch.device("cuda")
     model = net().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     player = make(Multiclass(3), cross_entropy, model, optimizer, clip=Clip(norm=1.0), precision="bf16", device=device)
     assert player.guard.gate == "device"
+    player.average = Average(average, player.parameters) if average else None
     batches = [{k: v.to(device) for k, v in classes(seed=i).items()} for i in range(5)]
     player.step([batches[0]])
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step, batch in enumerate(batches):
+        for step, batch in enumerate(batches, 1):
             player.begin(step)
             player.step([batch])
     finally:
