@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,12 +14,12 @@ from lossbench.data import Batches, Data
 from lossbench.engine import Length
 from lossbench.errors import ConfigError
 from lossbench.monitor import direction_of, monitor_of
-from lossbench.optim import Schedule
-from lossbench.optim.lengths import fill_lengths, never_reached
+from lossbench.optim import Schedule, SchedulerOptions
+from lossbench.optim.lengths import by_optimizer, fill_lengths, never_reached
 from lossbench.optim.schedule import follows_a_metric, warmup_steps
 from lossbench.schedule_config import check_metric
 from lossbench.signatures import parameters, required
-from lossbench.targets import make
+from lossbench.targets import Call, make
 
 
 def build_schedules(
@@ -37,33 +38,39 @@ def build_schedules(
     every = {"step": 1, "epoch": batches.steps_per_epoch, "evaluation": length.eval_every}[options.interval]
     warmup = warmup_steps(options.warmup, length.steps) / every
 
-    def main(optimizer: Optimizer, moves: int) -> LRScheduler:
-        return _main(config, optimizer, moves, warmup, direction)
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    given = by_optimizer(config.scheduler.target, config.scheduler.values, rates, config.optim.values.get("lr"))
+
+    def main(values: Mapping[str, Any]) -> Callable[[Optimizer, int], LRScheduler]:
+        call = replace(config.scheduler, values=values)
+        return lambda optimizer, moves: _main(call, options, optimizer, moves, warmup, direction)
 
     return [
         Schedule(
             optimizer,
-            main,
+            main(values),
             options,
             total_steps=length.steps,
             steps_per_epoch=batches.steps_per_epoch,
             eval_every=length.eval_every,
             metric=metric,
         )
-        for optimizer in optimizers
+        for optimizer, values in zip(optimizers, given, strict=True)
     ]
 
 
 def schedule_notes(config: Config, schedule: Schedule) -> tuple[str, ...]:
     """What of a schedule lies beyond the end of the run."""
-    note = never_reached(config.scheduler.values, schedule.moves, schedule.interval)
+    note = never_reached(config.scheduler.target, config.scheduler.values, schedule.moves, schedule.interval)
     return (note,) if note else ()
 
 
-def _main(config: Config, optimizer: Optimizer, moves: int, warmup: float, direction: str) -> LRScheduler:
+def _main(
+    call: Call, options: SchedulerOptions, optimizer: Optimizer, moves: int, warmup: float, direction: str
+) -> LRScheduler:
     """Torch's own schedule."""
-    call, rates = config.scheduler, [group["lr"] for group in optimizer.param_groups]
-    values = fill_lengths(call.values, required(call.target), moves, rates, warmup)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    values = fill_lengths(call.target, call.values, required(call.target), moves, rates, warmup)
     known = parameters(call.target)
     if "mode" in known and follows_a_metric(call.target) and values.get("mode") is None:
         values["mode"] = direction
@@ -73,7 +80,7 @@ def _main(config: Config, optimizer: Optimizer, moves: int, warmup: float, direc
     if not isinstance(built, LRScheduler):
         kind = type(built).__name__
         raise ConfigError(f"scheduler '{call.name}' must be a torch.optim.lr_scheduler.LRScheduler, got {kind}")
-    check_metric(call.name, type(built), config.scheduler_options)
+    check_metric(call.name, type(built), options)
     return built
 
 

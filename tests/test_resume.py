@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from lossbench.engine import Player
 from lossbench.engine.checkpoint import read
+from lossbench.observe.recorder import DeviceRecorder
 
 # A data set that does not lie in memory and draws a different noise for each look at an example.
 CODE = """
@@ -558,6 +559,71 @@ def test_a_longer_run_keeps_what_a_plateau_has_learned(desk, monkeypatch):
     assert last < 0.05
     assert desk("train", "resume=run", "trainer.steps=45")[0] == 0
     assert rates_of("run")[25] <= last
+
+
+INTERVALS = {
+    "step": ("scheduler=onecycle",),
+    "epoch": ("scheduler=onecycle", "scheduler.interval=epoch"),
+    "evaluation": ("scheduler=onecycle", "scheduler.interval=evaluation", "trainer.eval_every=7"),
+    "metric": ("scheduler=plateau", "scheduler.patience=0", "trainer.direction=max", "trainer.eval_every=7"),
+}
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock of the training that goes on by a second at each step."""
+    made = []
+
+    def push(self, step, *rest, original=DeviceRecorder.push):
+        made.append(step)
+        original(self, step, *rest)
+
+    monkeypatch.setattr(DeviceRecorder, "push", push)
+    monkeypatch.setattr(DeviceRecorder, "elapsed", lambda self: made[-1])
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_rates_are_those_of_the_whole_run_wherever_it_was_left(desk, monkeypatch, seconds, interval):
+    """Twice it is out of time, which measures the weights beside the evaluations' grid, and once it is told to stop."""
+    words, length = (*RATES, *INTERVALS[interval]), "trainer.steps=60"
+    assert desk("train", *words, length, "hydra.run.dir=whole")[0] == 0
+    first, second, third = sorted(random.Random(interval).sample(range(8, 50), 3))
+    assert {first % 7, second % 7} - {0}
+    assert desk("train", *words, length, f"trainer.max_time={first}", "hydra.run.dir=run")[0] == 0
+    assert desk("train", "resume=run", f"trainer.max_time={second}")[0] == 0
+    stop_after(monkeypatch, third - second)
+    assert desk("train", "resume=run", "trainer.max_time=null")[0] == 143
+    stop_after(monkeypatch, 0)
+    assert desk("train", "resume=run")[0] == 0
+    assert len(set(rates_of("whole"))) > 3
+    assert rates_of("run") == rates_of("whole")
+
+
+@pytest.mark.parametrize("interval", ["evaluation", "metric"])
+def test_a_run_that_was_too_short_is_made_longer(desk, interval):
+    words = (*RATES, *INTERVALS[interval])
+    assert desk("train", *words, "trainer.steps=60", "hydra.run.dir=whole")[0] == 0
+    assert desk("train", *words, "trainer.steps=24", "hydra.run.dir=run")[0] == 0
+    assert desk("train", "resume=run", "trainer.steps=60")[0] == 0
+    assert rates_of("run")[24:] == rates_of("whole")[24:]
+
+
+@pytest.mark.parametrize("name", ["onecycle", "cosine"])
+def test_other_evaluations_make_another_schedule_of_what_goes_by_them(desk, monkeypatch, name):
+    words = (f"scheduler={name}", "scheduler.interval=evaluation", "trainer.steps=40")
+    stopped(desk, monkeypatch, *words, "trainer.eval_every=8")
+    code, _, err = desk("train", "resume=run", "trainer.eval_every=3")
+    assert (code, err) == (0, "")
+    desk("train", *RATES, *words, "trainer.eval_every=3", "hydra.run.dir=fresh")
+    assert rates_of("run")[25:] == rates_of("fresh")[25:]
+
+
+def test_other_evaluations_leave_a_plateau_where_it_stands(desk, monkeypatch):
+    plateau = ("scheduler=plateau", "scheduler.patience=0", "trainer.eval_every=5", "trainer.direction=max")
+    stopped(desk, monkeypatch, *plateau, "trainer.steps=40", at=23)
+    last = rates_of("run")[-1]
+    assert desk("train", "resume=run", "trainer.eval_every=8")[0] == 0
+    assert rates_of("run")[23] == last < 0.05
 
 
 FAULT = """

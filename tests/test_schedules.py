@@ -267,37 +267,79 @@ def test_momentum_that_is_not_to_move_does_not():
 
 @pytest.mark.parametrize(("moves", "ratio", "first"), [(30, 1, 10), (30, 2, 5), (31, 2, 5), (36, 2, 6), (2, 1, 1)])
 def test_three_cycles_end_with_the_run(moves, ratio, first):
-    assert fill_lengths({"T_0": None, "T_mult": ratio}, [], moves, [0.1])["T_0"] == first
+    values = {"T_0": None, "T_mult": ratio}
+    assert fill_lengths(torchs.CosineAnnealingWarmRestarts, values, [], moves, [0.1])["T_0"] == first
 
 
 @pytest.mark.parametrize(("moves", "milestones"), [(30, [15, 22]), (8, [4, 6]), (2, [1]), (1, [1])])
 def test_milestones_at_a_half_and_at_three_quarters(moves, milestones):
-    assert fill_lengths({"milestones": None}, [], moves, [0.1])["milestones"] == milestones
+    assert fill_lengths(torchs.MultiStepLR, {"milestones": None}, [], moves, [0.1])["milestones"] == milestones
 
 
 def test_a_cycle_starts_at_a_tenth_of_its_peak():
     values = {"base_lr": None, "max_lr": None, "step_size_up": None}
-    assert fill_lengths(values, [], 30, [0.1]) == {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 4}
-    assert fill_lengths({**values, "max_lr": 2.0}, [], 32, [0.1, 0.3]) == {
-        "base_lr": [0.2, 0.2],
-        "max_lr": 2.0,
-        "step_size_up": 4,
-    }
+    assert fill_lengths(torchs.CyclicLR, values, [], 30, [0.1]) == {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 4}
+    given = {**values, "max_lr": [2.0, 6.0]}
+    assert fill_lengths(torchs.CyclicLR, given, [], 32, [0.1, 0.3])["base_lr"] == pytest.approx([0.2, 0.6])
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("kind", "values", "message"),
     [
-        ({"total_steps": 10}, "total_steps=10 is shorter than the run"),
-        ({"max_lr": [0.1, 0.2, 0.3]}, r"max_lr must have one number per parameter group \(2\), got 3"),
-        ({"max_lr": None, "base_lr": 0.05}, "base_lr=0.05 is above max_lr=0.03"),
-        ({"pct_start": 0.025, "total_steps": None}, "leaves a phase of the cycle without any"),
-        ({"pct_start": 0.5125, "total_steps": None, "three_phase": True}, "leaves a phase"),
+        ("OneCycleLR", {"total_steps": 10}, "total_steps=10 is shorter than the run"),
+        ("CyclicLR", {"max_lr": None, "base_lr": [0.05, 0.05]}, "base_lr=0.05 is above max_lr=0.03"),
+        ("OneCycleLR", {"pct_start": 0.025, "total_steps": None}, "leaves a phase of the cycle without any"),
+        ("OneCycleLR", {"pct_start": 0.5125, "total_steps": None, "three_phase": True}, "leaves a phase"),
     ],
 )
-def test_lengths_and_rates_that_do_not_go_together(values, message):
+def test_lengths_and_rates_that_do_not_go_together(kind, values, message):
     with pytest.raises(ConfigError, match=message):
-        fill_lengths(values, [], 40, [0.1, 0.03])
+        fill_lengths(getattr(torchs, kind), values, [], 40, [0.1, 0.03])
+
+
+def several():
+    """As muon has them: two groups of matrices, the second with a rate of its own, and what goes to AdamW."""
+    matrices = [{"params": [nn.Parameter(torch.ones(2, 2))], "lr": lr, "name": str(lr)} for lr in (0.01, 0.02)]
+    return [torch.optim.Muon(matrices), torch.optim.AdamW(parameters((0.001,)))]
+
+
+def peaks(found):
+    """The highest and the lowest rate of each group."""
+    groups = [group for schedule in found for group in schedule.optimizer.param_groups]
+    seen = []
+    for _ in range(STEPS):
+        seen.append([group["lr"] for group in groups])
+        for schedule in found:
+            schedule.optimizer.step()
+            schedule.step()
+    return [(max(course), min(course)) for course in zip(*seen, strict=True)]
+
+
+def test_a_stated_peak_is_that_of_the_runs_rate_and_the_others_are_in_proportion():
+    words = ("optim=muon", "scheduler=cyclic", "scheduler.max_lr=0.1", "scheduler.base_lr=0.02")  # optim.lr=0.02
+    expected = [(0.05, 0.01), (0.1, 0.02), (0.005, 0.001)]
+    assert peaks(schedules(several(), *words)) == [pytest.approx(pair) for pair in expected]
+    first = schedules(several(), "optim.lr=0.5", *words)  # which no group has: it is the first one's
+    assert [high for high, _ in peaks(first)] == pytest.approx([0.1, 0.2, 0.01])
+
+
+@pytest.mark.parametrize("name", ["cyclic", "onecycle"])
+def test_a_list_has_a_number_for_each_group_of_all_optimizers(name):
+    words = ("optim=muon", f"scheduler={name}")
+    found = peaks(schedules(several(), *words, "scheduler.max_lr=[0.3,0.2,0.1]"))
+    assert [high for high, _ in found] == pytest.approx([0.3, 0.2, 0.1], rel=0.01)
+    with pytest.raises(ConfigError, match=r"max_lr must have one number per parameter group \(3\), got 2"):
+        schedules(several(), *words, "scheduler.max_lr=[0.3,0.2]")
+
+
+def test_a_list_of_lowest_rates_is_divided_too():
+    words = ("scheduler=plateau", "scheduler.patience=0", "scheduler.min_lr=[0.003,0.002,0.0001]")
+    found = schedules(several(), "optim=muon", *words)
+    for _ in range(5):
+        for schedule in found:
+            schedule.optimizer.step()
+            schedule.evaluated({"accuracy": 0.5})
+    assert [g["lr"] for s in found for g in s.optimizer.param_groups] == pytest.approx([0.003, 0.002, 0.0001])
 
 
 @pytest.mark.parametrize(
@@ -455,10 +497,18 @@ class Halving(LRScheduler):
     def get_lr(self):
         return [max(self.low, rate * 0.5 ** self.last_epoch) for rate in self.base_lrs]
 
+class Named(Halving):
+    def __init__(self, optimizer, total_iters, step_size, milestones, pct_start, total_steps, base_lr, max_lr, T_mult):
+        assert (step_size, milestones, pct_start) == (None, [3, "end"], None)
+        assert (total_steps, base_lr, max_lr, T_mult) == (1, 9, "high", [2])
+        super().__init__(optimizer, total_iters)
+
 def thirds(move): return 1 / 3
 """
 FILES = {
     "halving": "_target_: rates.Halving\nlow: 0.01",
+    "named": "_target_: rates.Named\nstep_size: null\nmilestones: [3, end]\npct_start: null\ntotal_steps: 1\n"
+    "base_lr: 9\nmax_lr: high\nT_mult: [2]",
     "thirds": "_target_: torch.optim.lr_scheduler.MultiplicativeLR\nlr_lambda: rates.thirds",
     "own_scale": "_target_: torch.optim.lr_scheduler.CyclicLR\nscale_fn: rates.thirds\nstep_size_up: 1",
 }
@@ -468,6 +518,7 @@ FILES = {
     ("words", "rates"),
     [
         (("scheduler=halving",), [0.04, 0.02, 0.01, 0.01]),
+        (("scheduler=named",), [0.04, 0.02, 0.01, 0.005]),
         (("scheduler=thirds",), [0.04, 0.04 / 3, 0.04 / 9, 0.04 / 27]),
         (("scheduler=lambda", "scheduler.function=rates.thirds"), [0.04 / 3] * 4),
         (("scheduler=own_scale",), [0.004, 0.004 + 0.036 / 3, 0.004, 0.004 + 0.036 / 3]),

@@ -44,9 +44,10 @@ def train(
     """Train from the step `start` until the length, the time or the patience is used up; returns which it was.
 
     Every step is recorded on the device; the records come to the host every so many steps, and there the recovery
-    looks at them, which may send the training back to an earlier step. At each evaluation the best weights are kept,
-    and the schedules that follow a metric look at it. An average of the weights is measured beside them, with a best of
-    its own; it decides nothing. When `stopped` says so, the step is finished and saved.
+    looks at them, which may send the training back to an earlier step. At each evaluation the best weights are kept.
+    Those of every `eval_every` steps move the schedules that go by them; the one at a run's end does not, since a run
+    that is gone on with equals one that was longer from the start. An average of the weights is measured beside them,
+    with a best of its own; it decides nothing. When `stopped` says so, the step is finished and saved.
 
     Raises:
         Diverged: the guard's policy ended the run; the weights are those before the first bad step.
@@ -86,7 +87,7 @@ def train(
             recovery.remember()
             continue
         if evaluation:
-            for schedule in player.schedules:
+            for schedule in player.schedules if step % length.eval_every == 0 else ():
                 schedule.evaluated(metrics["val"])
             reason = reason or ("early_stop" if best.exhausted else None)
         recovery.remember()

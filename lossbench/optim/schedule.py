@@ -106,13 +106,19 @@ class Schedule:
         self.factor = factor
         self._set([rate * factor for rate in self.own])
 
-    def fast_forward(self, taken: int) -> None:
-        """Stand where so many steps taken lead to, in a schedule that follows no metric."""
+    def fast_forward(self, taken: int, step: int) -> None:
+        """From the start to where a run stands at `step`, with so many of its steps taken; a metric is not followed.
+
+        When the others were skipped is not known, and they count as the last. By evaluations, which come at skipped
+        steps too, that is exact but for steps skipped before the end of the warm-up: the schedule is then ahead by the
+        evaluations that these would have put into the warm-up, at most one for each `every` of them, and one more.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch wants an optimizer step before each
-            while self.taken < taken:
-                self.step()
-                if not self.follows and self.taken % self.every == 0:
+            for now in range(1, step + 1):
+                if now <= taken:
+                    self.step()
+                if not self.follows and now % self.every == 0:
                     self.evaluated({})
 
     def state_dict(self) -> dict[str, Any]:
