@@ -27,7 +27,7 @@ from lossbench.optim.groups import Rule
 from lossbench.optim.ranges import RANGES
 from lossbench.optim.rate_free import refuse_rate_free
 from lossbench.optim_config import read_rules
-from lossbench.schedule_config import read_schedule
+from lossbench.schedule_config import read_schedule, refuse_stated_peak, schedule_filled
 from lossbench.signatures import bind, show
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks.output import Output
@@ -195,6 +195,8 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         lr_auto=lr_auto,
     )
     check_fit(config.loss, config.dataset)
+    if lr_auto:
+        refuse_stated_peak(config.scheduler)
     return config
 
 
@@ -221,7 +223,8 @@ def _call(group: str, given: Mapping[str, Any], choices: Mapping[str, str]) -> C
     name = str(choices.get(group, group))
     target = locate(group, given.get("_target_"))
     rest = {k: v for k, v in given.items() if k != "_target_"}
-    values = bind(group, target, rest, filled=FILLED[group], ranges=RANGES.get(group), owner=name)
+    filled = schedule_filled(target) if group == "scheduler" else FILLED[group]
+    values = bind(group, target, rest, filled=filled, ranges=RANGES.get(group), owner=name)
     return Call(name, target, values)
 
 

@@ -68,6 +68,7 @@ RANGES: dict[str, dict[str, Any]] = {
         "ReduceLROnPlateau.threshold": NotNegative,
         "ReduceLROnPlateau.cooldown": NotNegative,
         "ReduceLROnPlateau.eps": NotNegative,
+        "CyclicLR.mode": Literal["triangular", "triangular2", "exp_range"],
         "CyclicLR.step_size_up": Count,
         "CyclicLR.step_size_down": Count,
         "CyclicLR.base_momentum": Share,
