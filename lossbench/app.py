@@ -32,8 +32,11 @@ _NO_NAME = re.compile(r"[\[{]|([-+]?(\d[\d_]*\.?\d*(e[-+]?\d+)?|inf|nan)|null|tr
 # Hydra has no other way from its callback, which runs before the run's directory exists, to the job.
 _prepared: list[Any] = []
 
+# Settings of a sweep that Hydra would hold against the default options of groups which the sweep chooses from.
+held_back: list[str] = []
+
 # The user's own config directories as flags, for the command that goes on with a run.
-_flags: list[str] = []
+config_flags: list[str] = []
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -51,9 +54,10 @@ def train(arguments: Sequence[str]) -> None:
     check_choices(overrides)
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
-    sys.argv = [sys.argv[0], *flags, *overrides]
+    held_back[:] = of_swept_groups(overrides) if {"-m", "--multirun"} & set(flags) else []
+    sys.argv = [sys.argv[0], *flags, *(word for word in overrides if word not in held_back)]
     _prepared.clear()
-    _flags[:] = [word for directory in config_dirs(flags) for word in ("--config-dir", str(directory))]
+    config_flags[:] = [word for directory in config_dirs(flags) for word in ("--config-dir", str(directory))]
     try:
         hydra.main(config_path=str(catalog.conf_dir()), config_name="config", version_base="1.3")(job)()
     except Refused as refused:
@@ -107,6 +111,13 @@ def with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return merged(recorded_overrides(path), words)
 
 
+def of_swept_groups(overrides: Sequence[str]) -> list[str]:
+    """The settings of groups that are swept over: `optim.momentum=0.8` beside `optim=sgd,momentum`."""
+    pairs = [word.lstrip("+").partition("=") for word in overrides]
+    swept = {key for key, _, value in pairs if key in catalog.GROUPS and re.search(r"[,(]", value)}
+    return [word for word, (key, _, _) in zip(overrides, pairs, strict=True) if key.partition(".")[0] in swept - {key}]
+
+
 def _with_plain_path(override: str) -> str:
     """A path put in quotes for Hydra, to which `,` and `=`, as a sweep's jobs have in their names, mean something."""
     key, _, value = override.partition("=")
@@ -149,7 +160,7 @@ def _way_back(path: Path, shown: str) -> str:
     """The command that goes on with the run, if it can be gone on with."""
     if not (path / "checkpoints" / "last").exists():
         return ""
-    return "; go on with: " + shlex.join(["lossbench", "train", *_flags, f"resume={shown}"])
+    return "; go on with: " + shlex.join(["lossbench", "train", *config_flags, f"resume={shown}"])
 
 
 def _as_typed(overrides: Any) -> list[str]:

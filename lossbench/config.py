@@ -26,7 +26,7 @@ from lossbench.optim import OptimOptions, SchedulerOptions
 from lossbench.optim.groups import Rule
 from lossbench.optim.ranges import RANGES
 from lossbench.optim.rate_free import refuse_rate_free
-from lossbench.optim_config import read_rules
+from lossbench.optim_config import read_rules, refuse_contradictions
 from lossbench.schedule_config import read_schedule, refuse_stated_peak, schedule_filled
 from lossbench.signatures import bind, show
 from lossbench.targets import FILLED, Call, locate
@@ -167,6 +167,7 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     optim_options = OptimOptions(**_own("optim", OptimOptions, optim_own))
     lr_auto = _is_auto(optim_rest.get("lr"))
     optim = _call("optim", {**optim_rest, "lr": PLACEHOLDER} if lr_auto else optim_rest, choices)
+    refuse_contradictions(optim)
     if lr_auto and isinstance(optim.target, type):
         refuse_rate_free(optim.name, optim.target)
     scheduler_own, scheduler_rest = _divide(plain["scheduler"], SchedulerOptions)

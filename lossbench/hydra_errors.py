@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lossbench import catalog
@@ -130,13 +130,15 @@ def _no_term(key: str, known: Sequence[str]) -> str:
 
 def _composed(arguments: Sequence[str]) -> DictConfig:
     """The config that the group choices among the arguments give."""
-    from hydra import compose, initialize_config_dir
+    from hydra.types import RunMode
+
+    from lossbench.sweep import options_loader
 
     choices = [a for a in arguments if _group(a.partition("=")[0]) in catalog.GROUPS and "," not in a]
     try:
-        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-            paths = ",".join(f"'file://{path.resolve()}'" for path in config_dirs(arguments))
-            return compose("config", overrides=[f"hydra.searchpath=[{paths}]", *choices])
+        loader = options_loader(config_dirs(arguments))
+        found = loader.load_configuration("config", choices, run_mode=RunMode.RUN)
+        return OmegaConf.masked_copy(found, [str(key) for key in found if key != "hydra"])
     except Exception:  # a second mistake among the choices: the message goes without suggestions
         return DictConfig({})
 

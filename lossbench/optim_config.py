@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from torch.optim import LBFGS
+from torch.optim import LBFGS, SGD, Rprop
 
 from lossbench.errors import ConfigError
 from lossbench.optim.groups import REST, OptimOptions, Rule
@@ -17,7 +18,7 @@ from lossbench.targets import FILLED, Call
 
 EXAMPLE = '{name: "5.*", lr: 0.01}'
 # Options of torch's optimizers that are not for single groups: they choose how the step is computed.
-_WHOLE = {"fused", "foreach", "capturable", "differentiable"}
+_WHOLE = {"fused", "foreach", "capturable", "differentiable", "maximize"}
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -36,6 +37,25 @@ class RuleOptions:
     kind: str | Sequence[str] | None = None
     freeze: bool = False
     unfreeze: Annotated[int | None, "[2, inf)"] = None
+
+
+def refuse_contradictions(optim: Call) -> None:
+    """Refuse options of torch's optimizers that do not go together.
+
+    Raises:
+        ConfigError: says which to change.
+    """
+    values = optim.values
+    if optim.target is SGD and values.get("nesterov"):
+        momentum, dampening = values.get("momentum", 0.0), values.get("dampening", 0.0)
+        if not momentum or dampening:
+            raise ConfigError(
+                "optim.nesterov=true needs optim.momentum above 0 and optim.dampening=0, "
+                f"got {momentum:g} and {dampening:g}"
+            )
+    least, largest = values.get("step_sizes", (0, math.inf))
+    if optim.target is Rprop and least > largest:
+        raise ConfigError(f"optim.step_sizes must be the least and the largest, got {show([least, largest])}")
 
 
 def read_rules(options: OptimOptions, optim: Call) -> tuple[Rule, ...]:

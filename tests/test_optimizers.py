@@ -154,6 +154,8 @@ def test_the_memory_is_what_the_card_says(name):
             assert of_matrix == int(found[1])
         elif found := re.fullmatch(r"(\d) number per parameter of a vector|(\d) per other parameter", clause):
             assert of_vector == int(found[1] or found[2])
+        elif clause == "3 with both":
+            assert kept(name, momentum=0.9, centered=True)[:2] == (3, 3)
         elif found := re.fullmatch(r"(\d) with (\w+)", clause):
             on = True if isinstance(body(name)[1][found[2]], bool) else 0.9
             assert kept(name, **{found[2]: on})[:2] == (int(found[1]), int(found[1]))

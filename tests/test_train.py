@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lossbench import catalog
 from lossbench.build import build
@@ -188,6 +189,14 @@ def test_a_sweep(cli):
         ["2", "focal", "0"],
         ["3", "focal", "1"],
     ]
+
+
+def test_a_sweep_over_options_that_share_a_setting(cli):
+    """Hydra by itself would hold it against the default optimizer, which has no momentum."""
+    code, _, err = cli("train", "-m", "optim=momentum,nesterov", "optim.momentum=0.8", *SHORT)
+    assert (code, err) == (0, "")
+    settings = [yaml.safe_load((run / "config.yaml").read_text())["optim"] for run in runs()]
+    assert [(s["momentum"], s["nesterov"]) for s in settings] == [(0.8, False), (0.8, True)]
 
 
 def test_equal_jobs_run_once(cli):

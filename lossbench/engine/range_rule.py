@@ -24,6 +24,7 @@ CERTAIN = 4.0  # standard errors that a fall must have
 LEAST_FALL = 0.01  # of the loss at the smallest rates
 MARGIN = 10.0  # "a decade under divergence"
 FEWEST = 8  # steps that a curve can be read from
+COARSE = 0.1  # decades of rate in a step, at more than which the loss lags behind
 
 Floats = NDArray[np.float64]
 
@@ -150,8 +151,9 @@ def _clipped(losses: Floats, first: float) -> Floats:
 def _no_fall(rates: Sequence[float], stopped: bool) -> str:
     if stopped:
         return (
-            f"the loss does not fall at any rate before it explodes at {rates[-1]:.2g}: the weights may be trained "
-            "already, or the range may start too high"
+            f"the loss does not fall at any rate before it explodes at {rates[-1]:.2g}, or not more than batches "
+            "differ (larger ones or more steps would tell): the weights may be trained already, or the range may start "
+            "too high"
         )
     return (
         f"the loss does not fall up to a rate of {rates[-1]:.2g}: nothing is learned from these data with this loss, "
@@ -168,7 +170,9 @@ def _reason(steepest: float, diverged_at: float | None) -> str:
 
 
 def _advice(rates: Sequence[float], steepest: float, low: int) -> str:
-    """What the edges of the range may hide."""
+    """What the edges of the range, or too few steps, may hide."""
+    if math.log10(rates[1] / rates[0]) > COARSE:
+        return "with so few steps for so wide a range the loss explodes late, and the suggestion is high: take more"
     if steepest < 10 * rates[0]:  # the decade that says where the loss begins
         return "the loss falls from the first rates on: a range that starts lower would show more"
     if low == len(rates) - 1 and steepest > rates[-1] / 10**REACH:

@@ -13,11 +13,12 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     """Name, size, rates, weight decay and when each group is trained; the rate at the end where it is known."""
     ended = any("lr_end" in group for group in groups)
     table = Table()
-    for name in ("group", "parameters", "lr", *(["lr at the end"] if ended else []), "weight decay", "trained"):
-        table.add_column(name, justify="left" if name in ("group", "trained") else "right")
+    rates = ("lr at the start", "lr at the end") if ended else ("lr",)
+    for name in ("group", "parameters", *rates, "weight decay", "trained"):
+        table.add_column(name, justify="left" if name in ("group", "trained") else "right", overflow="fold")
     for group in groups:
-        rates = [_number(group[key]) for key in ("lr", "lr_end") if key in group]
-        row = (group["name"], f"{group['parameters']:,}", *rates, _number(group["weight_decay"]), _when(group))
+        found = [_number(group[key]) for key in ("lr", "lr_end") if key in group]
+        row = (group["name"], f"{group['parameters']:,}", *found, _number(group["weight_decay"]), _when(group))
         table.add_row(*map(Text, row), style="dim" if group["frozen"] else None)
     return table
 

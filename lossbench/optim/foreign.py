@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
-    """Whether it is one of torch's own, whose step and state are known to work."""
-    return type(optimizer).__module__.startswith("torch.optim.")
+    """Whether it is one of torch's own, whose step and state are known to work: all but the one for sparse gradients."""
+    return type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, SparseAdam)
 
 
 def has_fused(target: Callable[..., Any], device: torch.device) -> bool:

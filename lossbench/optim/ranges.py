@@ -21,7 +21,8 @@ RANGES: dict[str, dict[str, Any]] = {
         "eps": NotNegative,
         "momentum": Share,
         "differentiable": Literal[False],  # it is for a step within a larger graph,
-        "capturable": Literal[False],  # and this for CUDA graphs: there are neither here
+        "capturable": Literal[False],  # this for CUDA graphs: there are neither here,
+        "maximize": Literal[False],  # and losses are minimised
         "SGD.dampening": Share,
         "Adagrad.lr_decay": NotNegative,
         "Adagrad.initial_accumulator_value": NotNegative,
@@ -43,7 +44,7 @@ RANGES: dict[str, dict[str, Any]] = {
         "Adafactor.eps": tuple[Annotated[float | None, "(0, inf)"], Annotated[float, "[0, inf)"]],
         "Adafactor.d": Count,
         "Muon.ns_steps": ("[1, 99]",),
-        "Muon.adjust_lr_fn": Literal["original", "match_rms_adamw", "spectral_unclamped", None],
+        "Muon.adjust_lr_fn": Literal["original", "match_rms_adamw", None],
     },
     "scheduler": {
         "max_lr": ("(0, inf)",),

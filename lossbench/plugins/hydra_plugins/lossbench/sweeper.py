@@ -37,12 +37,13 @@ class LossbenchSweeper(BasicSweeper):
 
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """Each job's overrides, equal ones once."""
+        from lossbench.app import held_back
         from lossbench.console import say
         from lossbench.errors import plural
         from lossbench.sweep import jobs
 
         assert self.hydra_context is not None
-        found = jobs([*self._parse_config(), *arguments], self.hydra_context.config_loader)
+        found = jobs([*self._parse_config(), *arguments, *held_back], self.hydra_context.config_loader)
         unique = [list(job) for job in dict.fromkeys(map(tuple, found))]
         if len(unique) < len(found):
             say(f"{plural(len(found) - len(unique), 'job')} equal to another: run once")
@@ -50,14 +51,18 @@ class LossbenchSweeper(BasicSweeper):
 
     def _check(self, jobs: Sequence[Sequence[str]]) -> None:
         """Compose and check every job, so that the last one's mistake is known before the first one runs."""
+        from lossbench.app import config_flags
         from lossbench.compose import check_composed
         from lossbench.errors import ConfigError
+        from lossbench.hydra_errors import translate
 
         assert self.hydra_context is not None
         assert self.config is not None
         for number, job in enumerate(jobs):
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
             try:
-                check_composed(config)
-            except ConfigError as error:
-                raise ConfigError(f"job {number} ({' '.join(job)}): {error}") from error
+                check_composed(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
+            except Exception as error:
+                found = translate(error, [*config_flags, *job])
+                if not isinstance(found, ConfigError):
+                    raise
+                raise ConfigError(f"job {number} ({' '.join(job)}): {found}") from error
