@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lossbench.engine.buffers import Buffers
 from lossbench.engine.names import named_parameters
 from lossbench.engine.objective import Term, reduce, sums, total
+from lossbench.engine.random_state import random_state_kept
 from lossbench.engine.step import Clip, Player, clip_gradients
 from lossbench.engine.watch import Fault, Watch, kind_of, rows_of
 from lossbench.engine.watch import Kind as Kind
@@ -261,7 +262,7 @@ def _put_back(player: Player) -> Iterator[None]:
     buffers = Buffers(player.modules)
     devices = {p.device for p in held if p.device.type == "cuda"}
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), random_state_kept():
             for parameter in held:
                 parameter.grad = None
             yield

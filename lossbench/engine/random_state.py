@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ def random_state() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
-        "python": [version, torch.tensor(numbers), gauss],
+        "python": [version, torch.from_numpy(np.asarray(numbers, np.int64)), gauss],
         "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
     }
 
@@ -28,3 +28,13 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     with contextlib.suppress(ValueError, TypeError):  # another Python's or NumPy's: not worth a refusal
         random.setstate((version, tuple(numbers.tolist()), gauss))
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """What is drawn inside is not missed afterwards."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)

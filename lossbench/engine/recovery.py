@@ -20,6 +20,7 @@ from torch import Tensor
 from lossbench.data import Batches
 from lossbench.engine.blame import Finding, Kind, explain
 from lossbench.engine.checkpoints import Checkpoints
+from lossbench.engine.random_state import random_state, set_random_state
 from lossbench.engine.record import Incident, Metrics, Recorder, StepRow, step_row
 from lossbench.engine.step import Player
 from lossbench.engine.tree import all_finite, cloned, tensors
@@ -43,6 +44,7 @@ class Recovery:
         self.explained = 0
         self.loss_scale = self.guard.scale.scaler.get_scale()
         self.state: dict[str, Any] = {}
+        self.random = random_state()
         self.names: dict[Any, str] = {p: name for module in player.modules for name, p in module.named_parameters()}
         # Some buffers hold infinities on purpose, such as an attention mask.
         self.buffers = [name for name, buffer in self._buffers() if all_finite([buffer])]
@@ -51,7 +53,7 @@ class Recovery:
         """Keep a copy of the state, which was found finite: the way back to it after a bad update."""
         if self.guard.policy != "off":
             self.state = {}  # let the old copy go before the new one is made
-            self.state = cloned(self.player.state())
+            self.state, self.random = cloned(self.player.state()), random_state()
 
     def look(self, step: int) -> int:
         """Fetch what was recorded up to `step` and write it; the step that the training goes on from.
@@ -117,15 +119,15 @@ class Recovery:
         if self.checkpoints is None or not self._may_go_back():
             bound = f" (after {plural(guard.rollbacks, 'rollback')})" if guard.rollbacks else ""
             raise Diverged(text + bound)
-        rollbacks = guard.rollbacks + 1
+        rollbacks, factors = guard.rollbacks + 1, [schedule.factor for schedule in self.player.schedules]
         try:
             step, progress = self.checkpoints.back()
         except CheckpointError as error:
             raise Diverged(f"{text}; and there is no way back: {error}") from error
         guard.rollbacks = rollbacks
         self.loss_scale = guard.scale.scaler.get_scale()
-        for schedule in self.player.schedules:
-            schedule.slow_down(guard.rollback_factor**rollbacks)
+        for schedule, factor in zip(self.player.schedules, factors, strict=True):  # the checkpoint has an older one
+            schedule.slow_down(factor * guard.rollback_factor)
         self.recorder.rewind(step, progress)
         return step
 
@@ -137,6 +139,7 @@ class Recovery:
         """
         player, found = self.player, []
         player.load(self.state)
+        set_random_state(self.random)
         for row in rows:
             before = cloned(player.state())
             player.begin(row.step)
