@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lossbench.engine import Clip, Guard, LossScale, Objective, Part, Player, autocast
 from lossbench.engine.blame import Finding, explain
+from lossbench.engine.thaw import Thaw
 from lossbench.losses import mse
 from lossbench.tasks import Regression
 
@@ -73,7 +77,7 @@ def trace(player):
         "moments": [raw(m) for m in moments],
         "scale": player.scale.scaler.state_dict(),
         "unscaled": dict(getattr(player.scale.scaler, "_per_optimizer_states", {})),
-        "random": torch.get_rng_state().tolist(),
+        "random": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()),  # noqa: NPY002
         "modes": [m.training for m in modules],
         "hooks": [len(h) for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)],
         "with kwargs": [len(m._forward_pre_hooks_with_kwargs) for m in modules],
@@ -409,6 +413,22 @@ class Once(torch.autograd.Function):
         if ctx.left < 0:
             raise RuntimeError("no more")
         return gradient * 1e38 * 1e38
+
+
+def test_what_a_users_code_draws_of_python_and_numpy_is_put_back():
+    player = make(Wrap(lambda x: filled(x + random.random() + np.random.rand(), [5], NAN)))  # noqa: NPY002
+    assert explained(player, batch()) == Finding("forward", "3 (Wrap)", "nan", (105,), of=8)
+
+
+def test_parameters_that_wait_for_their_first_step():
+    """They have no gradient yet, and are looked at once they have."""
+    player = make(grows_after(at([2, 6], 1e38, 1.0)))
+    player.thaw = Thaw([(4, [player.model[0].weight])])
+    assert layers(explained(player, batch(), step=3)) == ["1", "1", "1", "0"]
+    assert layers(explained(player, batch(), step=4)) == ["1", "1", "1", "0", "0"]
+    player = make(Wrap(lambda x: filled(x, [5], NAN)))
+    player.thaw = Thaw([(4, [player.model[0].weight])])
+    assert explained(player, batch(), step=3) == Finding("forward", "3 (Wrap)", "nan", (105,), of=8)
 
 
 def test_a_graph_that_can_be_walked_once():

@@ -136,8 +136,11 @@ def make(place, step, *, policy="abort", precision="fp32", times=None, optimizer
         values = mse(pred, target)
         return values * torch.ones(len(values)).index_fill(0, torch.tensor([3]), INF) if clock.due() else values
 
-    chosen = Wild if place == "update" else torch.optim.AdamW
-    made = chosen(model.parameters(), lr=0.05, fused=optimizer == "fused")
+    if optimizer == "adafactor":
+        made = torch.optim.Adafactor(model.parameters(), lr=0.05)
+    else:
+        chosen = Wild if place == "update" else torch.optim.AdamW
+        made = chosen(model.parameters(), lr=0.05, fused=optimizer == "fused")
     if place == "update":
         made.clock = clock
     scale = LossScale(CPU, enabled=precision == "fp16")
@@ -285,6 +288,27 @@ def test_rollback_from_a_fault_that_passes(tmp_path, place):
     assert [p.name for p in found(tmp_path / "checkpoints", "step")] == ["step-00000015", "step-00000020"]
 
 
+def test_rollbacks_of_an_optimizer_whose_defaults_grow_when_its_state_is_loaded(tmp_path):
+    """Torch adds `differentiable` to them, which no checkpoint of it has."""
+    player, batches = make("loss", 13, policy="rollback", optimizer="adafactor")
+    reason, sink = run(player, batches, tmp_path)
+    assert reason.endswith("(after 3 rollbacks)")
+    assert [i.action for i in sink.incidents] == ["rollback"] * 3 + ["abort"]
+
+
+@pytest.mark.parametrize(("factor", "rollbacks"), [(1.0, 2), (0.25, 2), (0.25, 0)])
+def test_a_rollback_slows_down_what_there_is_once(tmp_path, factor, rollbacks):
+    """A resumed run whose rate was typed anew counts earlier rollbacks, but not their factor."""
+    player, batches = make("loss", 13, policy="rollback", times=2)
+    player.guard.rollbacks = rollbacks
+    player.schedules[0].slow_down(factor)
+    _, sink = run(player, batches, tmp_path)
+    rates = torch.tensor([row.lr for row in sink.rows])
+    own = torch.tensor([0.05 * (1 + torch.cos(torch.tensor(torch.pi * i / STEPS)).item()) / 2 for i in range(STEPS)])
+    torch.testing.assert_close(rates[:10], own[:10] * factor)
+    torch.testing.assert_close(rates[10:], own[10:] * factor / 2)
+
+
 @pytest.mark.parametrize("place", ["forward", "loss", "gradient"])
 def test_a_transient_fault_is_called_so(place):
     player, batches = make(place, 9, times=1)
@@ -302,6 +326,22 @@ def test_a_transient_update_is_made_again_and_the_run_goes_on():
     assert [(i.place, i.action) for i in sink.incidents] == [("nothing", "repeat")]
     assert same(tensors_of(clean(STEPS)), tensors_of(player))
     assert [row.skipped for row in sink.rows] == [""] * STEPS
+
+
+def test_a_step_that_is_run_again_draws_the_same_of_pythons_own_numbers():
+    """As a user's layer may: the run ends where one without the fault does, in its weights and in the numbers."""
+
+    def ended(times):
+        player, batches = make("update", 9, times=times)
+        player.model.register_forward_pre_hook(lambda _, inputs: (inputs[0] * random.random(),))
+        random.seed(5)
+        reason, sink = run(player, batches)
+        assert (reason, len(sink.incidents)) == ("length", times)
+        return tensors_of(player), random.random()
+
+    (faulty, next_of_faulty), (sound, next_of_sound) = ended(1), ended(0)
+    assert same(faulty, sound)
+    assert next_of_faulty == next_of_sound
 
 
 @pytest.mark.parametrize(("place", "step"), [case for case in CASES if case not in (("update", 1), ("update", 4))])

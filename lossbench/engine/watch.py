@@ -27,7 +27,7 @@ class Watch:
     """What was seen in one run of a model, forward and backward.
 
     Args:
-        parameters: those whose gradients are looked at, and their names.
+        parameters: those whose gradients are looked at, unless they are frozen now, and their names.
         hooks: takes what removes the hooks.
 
     Attributes:
@@ -49,7 +49,8 @@ class Watch:
             self._keep(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._keep(module.register_forward_hook(self._leave))
         for parameter in parameters:
-            self._keep(parameter.register_post_accumulate_grad_hook(self._arrive))  # type: ignore[no-untyped-call]
+            if parameter.requires_grad:
+                self._keep(parameter.register_post_accumulate_grad_hook(self._arrive))  # type: ignore[no-untyped-call]
 
     def start(self, size: int) -> None:
         """Before a batch of so many examples."""
