@@ -189,6 +189,24 @@ def test_overflows_of_fp16_are_no_divergence():
     assert player.scale.scaler.get_scale() == 65536
 
 
+def failing(policy, bad, max_skips=3):
+    """The range test where the loss of some steps, by their number from 0, is NaN at whatever rate."""
+    steps = iter(range(1000))
+    player, batches = linear(lambda pred, target: mse(pred, target) * (math.nan if next(steps) in bad else 1))
+    player.guard.policy, player.guard.max_skips = policy, max_skips
+    return range_test(player, batches, player.optimizers[0].param_groups, stop=1e-2, steps=20)
+
+
+def test_a_bad_batch_is_no_divergence_where_the_run_would_skip_it():
+    """Nor are as many in a row as the run would bear; more are."""
+    found = failing("skip", {0, 5, 6, 7, 12})
+    assert found.rates == pytest.approx(np.geomspace(1e-7, 1e-2, 20))
+    assert np.isfinite(found.losses).all()
+    assert len(failing("skip", {5, 6, 7, 8}).rates) == 6
+    assert len(failing("abort", {5}).rates) == 6
+    assert len(failing("skip", range(5, 1000), max_skips=1000).rates) == 6
+
+
 def test_a_loss_that_is_not_finite_from_the_start():
     player, batches = linear(lambda pred, target: mse(pred, target) * math.nan)
     with pytest.raises(Diverged, match="step 1: the loss is nan before any rate is tried"):

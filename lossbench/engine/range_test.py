@@ -7,17 +7,16 @@ taken on the player itself, and everything that they change is put back.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from lossbench.data import Batches
 from lossbench.engine.buffers import Buffers
 from lossbench.engine.guard import Verdict
+from lossbench.engine.random_state import random_state_kept
 from lossbench.engine.range_rule import RangeTest, Watch, judged
 from lossbench.engine.step import Player
 from lossbench.engine.tree import cloned
@@ -60,10 +59,14 @@ def range_test(
 def _sweep(
     player: Player, batches: Batches, groups: Sequence[dict[str, Any]], *, start: float, stop: float, steps: int
 ) -> tuple[list[float], list[float], bool]:
-    """The rates, the loss of each step, and whether it ended in an explosion."""
+    """The rates, the loss of each step, and whether it ended in an explosion.
+
+    Steps that are not finite are no explosion where a run would skip them: no more in a row than it bears.
+    """
     rates: list[float] = []
     losses: list[float] = []
     watch = Watch(decades_per_step=math.log10(stop / start) / (steps - 1))
+    borne, in_a_row = player.guard.max_skips if player.guard.policy == "skip" else 0, 0
     for step in range(1, _IDLE * steps + 1):
         rate = start * (stop / start) ** (len(rates) / (steps - 1))
         for group in groups:
@@ -73,6 +76,9 @@ def _sweep(
         if verdict == Verdict.EMPTY:
             continue
         if verdict == Verdict.OVERFLOW and scale >= player.scale.floor:  # the first ones of fp16 find its scale
+            continue
+        in_a_row = in_a_row + 1 if verdict == Verdict.NONFINITE else 0
+        if in_a_row and in_a_row <= borne and step < _IDLE * steps:  # a batch may be bad; a rate at fault stays so
             continue
         rates.append(rate)
         losses.append(loss)
@@ -96,11 +102,10 @@ def _untouched(player: Player) -> Iterator[None]:
     state, now, schedules = cloned(player.state()), player.now, player.schedules
     gradients = [parameter.grad for parameter in player.parameters]
     buffers = Buffers(player.modules)  # those too that are in no state
-    drawn, drawn_by_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     device = player.parameters[0].device
     player.schedules = []
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), random_state_kept():
             yield
     finally:
         player.schedules, player.now = schedules, now
@@ -110,5 +115,3 @@ def _untouched(player: Player) -> Iterator[None]:
         buffers.restore()
         for parameter, gradient in zip(player.parameters, gradients, strict=True):
             parameter.grad = gradient
-        random.setstate(drawn)
-        np.random.set_state(drawn_by_numpy)  # noqa: NPY002
