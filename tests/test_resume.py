@@ -651,6 +651,22 @@ def test_a_rollback_after_a_resume_has_the_new_rate(desk, monkeypatch):
     assert set(rates_of("run")[15:]) == {0.01}
 
 
+def test_skipped_steps_are_none_of_a_schedule_by_evaluations_made_anew(desk, monkeypatch):
+    """At step 25 there were 3 evaluations, and so few steps taken that these alone would have made 2."""
+    Path("failing.py").write_text(FAULT)
+    Path("mine/loss").mkdir(parents=True, exist_ok=True)
+    Path("mine/loss/fails.yaml").write_text("_target_: failing.fails\nat: 12\ntimes: 8\n")
+    sys.modules.pop("failing", None)
+    mine = ("--config-dir", "mine", "loss=fails", "trainer.nonfinite=skip", "trainer.eval_every=8")
+    words = (*mine, "scheduler=linear", "scheduler.interval=evaluation")
+    stopped(desk, monkeypatch, *words, "trainer.steps=40")
+    skipped = [line for line in Path("run/steps.csv").read_text().splitlines() if "nonfinite" in line]
+    assert len(skipped) >= 2
+    assert desk("train", "--config-dir", "mine", "resume=run", "trainer.steps=60")[0] == 0
+    desk("train", *RATES, *words, "trainer.steps=60", "hydra.run.dir=fresh")
+    assert rates_of("run")[25:] == rates_of("fresh")[25:]
+
+
 def test_what_an_earlier_part_of_the_run_noted_stays(desk, monkeypatch):
     run = interrupted(desk, monkeypatch)
     (run / "nonfinite.json").write_text(json.dumps([{"step": 3}, {"step": 24}]))
