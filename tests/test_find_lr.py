@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 from recorded import bytes_of, stop_after
 from test_step import make
 from torch import nn
@@ -214,7 +215,8 @@ def test_a_loss_that_is_not_finite_from_the_start():
 
 
 def state_of(player):
-    generators = (torch.get_rng_state(), random.getstate(), np.random.get_state())  # noqa: NPY002
+    on_cuda = torch.cuda.get_rng_state_all()
+    generators = (torch.get_rng_state(), *on_cuda, random.getstate(), np.random.get_state())  # noqa: NPY002
     trained = [p.requires_grad for p in player.model.parameters()]
     buffers = [b.clone() for b in player.model.buffers()]
     return cloned([player.state(), generators, trained, buffers, player.now, player.settings])
@@ -241,10 +243,11 @@ WORDS = {
 
 @pytest.mark.parametrize("name", WORDS)
 @pytest.mark.parametrize("taken", [0, 3])
-def test_everything_is_as_before(name, taken):
+@pytest.mark.parametrize("device", DEVICES)
+def test_everything_is_as_before(name, taken, device):
     model = ("model.hidden=[8]", "model.norm=batch", "model.dropout=0.2", "trainer.batch_size=128", "trainer.epochs=2")
     words = () if name == "course" else ("dataset=breast_cancer",)
-    run = build(compose(*words, *model, *WORDS[name]))
+    run = build(compose(*words, *model, *WORDS[name], f"trainer.device={device}"))
     player = run.player
     for step in range(1, taken + 1):
         player.begin(step)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from devices import DEVICES
 from recorded import stop_after
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resume import assert_equal_runs
@@ -196,12 +197,14 @@ def test_thawing_is_a_function_of_the_step():
 
 @pytest.mark.parametrize("gate", ["host", "device"])
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_bad_step_at_the_thaw_leaves_no_trace(gate, earlier):
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_bad_step_at_the_thaw_leaves_no_trace(gate, earlier, device):
     """The first step of what is thawed is an optimizer's first: a fused SGD would keep garbage as its momentum.
 
     Where an `earlier` step was bad and the host has not looked yet, the thaw's step is one that never happened.
     """
-    run = build(compose("optim=momentum", 'optim.groups={stem: {name: "1.*", unfreeze: 2}}', *SMALL))
+    words = (f"trainer.device={device}", 'optim.groups={stem: {name: "1.*", unfreeze: 2}}')
+    run = build(compose("optim=momentum", *words, *SMALL))
     player = run.player
     player.guard.gate = gate
     stream = [batch for epoch in (0, 1) for batch in run.batches.epoch(epoch, 0)]
@@ -219,7 +222,7 @@ def test_a_bad_step_at_the_thaw_leaves_no_trace(gate, earlier):
             before = state()
         player.step(bad(micro) if earlier and step == 20 else micro)
     before = before if earlier else state()
-    garbage = [torch.full(shape, float("nan")) for shape in ((8, 64), (8,)) for _ in range(64)]
+    garbage = [torch.full(shape, float("nan"), device=device) for shape in ((8, 64), (8,)) for _ in range(64)]
     del garbage
     player.begin(21)
     verdict = player.step(stream[20] if earlier and gate == "device" else bad(stream[20]))[3].item()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import contextmanager
 from functools import cache
 
 import pytest
 import torch
 import yaml
+from devices import DEVICES
+from test_guard import CountReads
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Muon
@@ -170,7 +173,7 @@ def test_the_memory_is_what_the_card_says(name):
 # Against a bare loop
 
 
-def bare_optimizers(name, model):
+def bare_optimizers(name, model, device):
     """The optimizer as one would write it down without us, from the file alone."""
     path, options = body(name)
     if name == "muon":
@@ -181,14 +184,16 @@ def bare_optimizers(name, model):
         rest = [p for p in model.parameters() if p.dim() != 2]
         return [Muon(matrices, **own), AdamW(rest, **other, fused=True)]
     kind = getattr(torch.optim, path.rpartition(".")[2])
-    return [kind(model.parameters(), **options, **({"fused": True} if "fused" in parameters(kind) else {}))]
+    fused = "fused" in parameters(kind) and has_fused(kind, torch.device(device))
+    return [kind(model.parameters(), **options, **({"fused": True} if fused else {}))]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_follows_a_bare_loop_bit_for_bit(name):
-    run = make(name)
+def test_follows_a_bare_loop_bit_for_bit(name, device):
+    run = make(name, f"trainer.device={device}")
     model = copy.deepcopy(run.player.model)
-    optimizers = bare_optimizers(name, model)
+    optimizers = bare_optimizers(name, model, device)
     for step in range(1, 21):
         assert take(run, step) == [0.0]
         [batch] = run.batches.at(step)
@@ -197,7 +202,8 @@ def test_follows_a_bare_loop_bit_for_bit(name):
             model.zero_grad()
             logits, labels = model(batch["input"]), batch["target"]
             loss = F.cross_entropy(logits, labels)
-            if name == "lbfgs":  # its search reads the loss, which is torch's to rounding; the gradients are torch's
+            # The loss, which a line search reads, is torch's to rounding; on CUDA the gradients may be too.
+            if name == "lbfgs" or device == "cuda":
                 loss = reduce([Term("loss", 1.0, *cross_entropy(logits, labels))])
             loss.backward()
             return loss
@@ -278,24 +284,31 @@ def on_device(run):
     player.guard = Guard("abort", "device", given.optimizers, given.scale, player.modules, device=run.device)
 
 
-GATES = [(name, "host") for name in OPTIMIZERS] + [
-    (n, "device") for n in OPTIMIZERS if "fused" in parameters(locate("optim", body(n)[0]))
-]
+FUSED = [n for n in OPTIMIZERS if "fused" in parameters(locate("optim", body(n)[0]))]
+GATES = [(name, "host") for name in OPTIMIZERS] + [(name, "device") for name in FUSED]
 
 
+def skip_without_kernel(name, device):
+    if not has_fused(locate("optim", body(name)[0]), torch.device(device)):
+        pytest.skip(f"this version of torch has no fused kernel of {name} for {device}")
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "gate"), GATES)
 @pytest.mark.parametrize("bad", [1, 4])
-def test_a_bad_step_leaves_no_trace(name, gate, bad):
+def test_a_bad_step_leaves_no_trace(name, gate, bad, device):
     """At the first step and later: everything stays as it was, and the training goes on as if it had not been."""
-    hit, spared = make(name), make(name)
+    if gate == "device":
+        skip_without_kernel(name, device)
+    hit, spared = (make(name, f"trainer.device={device}") for _ in range(2))
     if gate == "device":
         on_device(hit)
     take(hit, *range(1, bad))
     before = moved(hit)
-    garbage = [torch.full(p.shape, NAN) for p in hit.player.parameters for _ in range(16)]
+    garbage = [torch.full_like(p, NAN) for p in hit.player.parameters for _ in range(16)]
     del garbage  # what a careless kernel would take for a momentum buffer
     [batch] = hit.batches.at(9)
-    batch["input"] = batch["input"].index_fill(0, torch.tensor([3]), NAN)
+    batch["input"] = batch["input"].index_fill(0, torch.tensor([3], device=device), NAN)
     hit.player.begin(9)
     assert hit.player.step([batch])[3].item() == 3.0
     assert same(moved(hit), before)
@@ -303,3 +316,37 @@ def test_a_bad_step_leaves_no_trace(name, gate, bad):
     verdicts = take(hit, *range(bad, 7))
     assert verdicts == take(spared, *range(1, 7))[bad - 1 :]
     assert same(moved(hit), moved(spared))
+
+
+@contextmanager
+def no_wait(device):
+    """Fails where the host reads from the device."""
+    if device == "cpu":
+        with CountReads() as count:
+            yield
+        assert count.reads == 0
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_step_waits_for_no_device(name, device):
+    skip_without_kernel(name, device)
+    run = make(name, f"trainer.device={device}", "trainer.nonfinite=abort", "trainer.clip_norm=1")
+    if device == "cpu":
+        on_device(run)
+    assert run.player.guard.gate == "device"
+    batches = [run.batches.at(step) for step in (2, 3, 4)]
+    assert take(run, 1) == [0.0]  # the first step is looked at, on purpose
+    with no_wait(device):
+        for step, micro_batches in enumerate(batches, 2):
+            run.player.begin(step)
+            run.player.step(micro_batches)
+    before = moved(run)
+    assert take(run, 5) == [0.0]
+    assert not same(moved(run), before)
