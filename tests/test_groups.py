@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from devices import DEVICES
 from recorded import stop_after
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resume import assert_equal_runs
 from torch import nn
@@ -20,6 +22,7 @@ from lossbench.build import build
 from lossbench.compose import compose
 from lossbench.engine.thaw import Thaw
 from lossbench.errors import ConfigError
+from lossbench.observe.group_table import group_table
 from lossbench.optim.groups import Rule, named_in, partition
 from lossbench.optim_build import build_optimizers
 from lossbench.targets import Call
@@ -274,8 +277,17 @@ def test_what_is_recorded_of_groups(cli, tmp_path):
         group("bn", 32, None, None, lr_end=None, frozen=True),
     ]
     assert summary["parameters"] == 90 + 72 + 520
-    assert re.search(r"stem +│ +520 │ 0.001 │ +\S+ │ +0 │ from epoch 3 on", out)
+    assert re.search(r"stem +│ +520 │ +0.001 │ +\S+ │ +0 │ from epoch 3 on", out)
     assert re.search(r"bn +│ +32 │ +- │ +- │ +- │ never \(frozen\)", out)
+
+
+def test_only_the_name_of_a_group_is_folded():
+    one = {"name": "a_long_name.no_decay.adamw", "parameters": 12345678, "lr": 0.00123, "lr_end": 1.234e-06}
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(group_table([{**one, "weight_decay": 0.01, "frozen": False, "unfreeze": 30}]))
+    found = screen.file.getvalue()
+    assert re.search("│ 12,345,678 │ +0.00123 │ 1.234e-06 │ +0.01 │ from epoch 30 on │\n", found)
+    assert "".join(re.findall(r"^│ (\S+)", found, re.MULTILINE)) == one["name"]
 
 
 def steps_of(run):

@@ -13,9 +13,11 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     """Name, size, rates, weight decay and when each group is trained; the rate at the end where it is known."""
     ended = any("lr_end" in group for group in groups)
     table = Table()
-    rates = ("lr at the start", "lr at the end") if ended else ("lr",)
-    for name in ("group", "parameters", *rates, "weight decay", "trained"):
-        table.add_column(name, justify="left" if name in ("group", "trained") else "right", overflow="fold")
+    rates = ("lr at\nthe start", "lr at\nthe end") if ended else ("lr",)
+    table.add_column("group", overflow="fold")
+    for name in ("parameters", *rates, "weight\ndecay"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("trained", no_wrap=True)
     for group in groups:
         found = [_number(group[key]) for key in ("lr", "lr_end") if key in group]
         row = (group["name"], f"{group['parameters']:,}", *found, _number(group["weight_decay"]), _when(group))
