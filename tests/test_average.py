@@ -435,6 +435,21 @@ def test_another_kind_of_average_begins_anew(desk, monkeypatch):
     assert list(summary["metrics"]) == ["train", "val", "test", "val_swa", "test_swa"]
 
 
+def test_what_goes_on():
+    """An average of the same kind, of the same parameters, that moved after the start last."""
+    weight, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
+    state = Average("ema", [weight]).state_dict()
+    assert Average("ema", [weight], start=3).goes_on(state)
+    moved = Average("ema", [weight])
+    moved.take(3)
+    state = moved.state_dict()
+    assert Average("ema", [weight], start=2).goes_on(state)
+    assert not Average("ema", [weight], start=3).goes_on(state)
+    assert not Average("swa", [weight], start=2).goes_on(state)
+    assert not Average("ema", [other]).goes_on(state)
+    assert not Average("ema", [weight]).goes_on(None)
+
+
 @pytest.mark.parametrize(("average", "first", "updates"), [(SWA[:1], 13, 4), (EMA, 1, 16 * 10)])
 def test_a_longer_run_averages_from_its_own_start_on(desk, average, first, updates):
     """Three quarters of 16 epochs, of 10 steps, are 12: what was averaged of epochs 7 and 8 is no part of it."""
