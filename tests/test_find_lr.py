@@ -255,6 +255,7 @@ def test_everything_is_as_before(name, taken, device):
     before = state_of(player)
     gradients = [p.grad for p in player.parameters]
     groups = [group for optimizer in player.optimizers for group in optimizer.param_groups]
+    player.model.register_forward_pre_hook(lambda *_: random.shuffle([1, 2]) or np.random.shuffle([1, 2]))  # noqa: NPY002
     found = range_test(player, run.batches, groups, steps=40)
     assert len(found.losses) > 20
     assert equal(state_of(player), before)
