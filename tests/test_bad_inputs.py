@@ -125,6 +125,7 @@ OPTIONS = {
 FILES = {
     "mine.py": CODE,
     **{f"mine/{group}/{name}.yaml": f"_target_: mine.{name}" for group in OPTIONS for name in OPTIONS[group].split()},
+    "mine/optim/sparse.yaml": "_target_: torch.optim.SparseAdam",
     "mine/loss/no_module.yaml": "_target_: not_there.loss",
     "mine/loss/bad_module.yaml": "_target_: broken.loss",
     "mine/loss/no_target.yaml": "gamma: 1",
