@@ -50,7 +50,7 @@ def checkpoint_at(path: Path, prefer: str, warn: Callable[[str], None]) -> Check
         has = f"it has steps {', '.join(steps)}" if steps else "it has none"
         if chosen.name == "averaged" and (root / "last").is_dir():
             has = "its weights were not averaged (trainer.average.kind), or not yet"
-        raise CheckpointError(f"there is no checkpoint '{chosen.name}' in {root}; {has}")
+        raise CheckpointError(f"there is no checkpoint '{name or prefer}' in {root}; {has}")
     try:
         return whole(chosen.resolve())
     except CheckpointError as error:

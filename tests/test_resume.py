@@ -626,6 +626,22 @@ def test_other_evaluations_leave_a_plateau_where_it_stands(desk, monkeypatch):
     assert rates_of("run")[23] == last < 0.05
 
 
+def test_a_checkpoint_may_be_named_by_its_number(desk, monkeypatch):
+    stopped(desk, monkeypatch, "trainer.steps=30", "trainer.checkpoint.every=10", at=23)
+    assert desk("train", "resume=run/checkpoints/step-20")[0] == 0
+    assert len(rates_of("run")) == 30
+
+
+def test_another_weight_decay_leaves_a_plateau_where_it_stands(desk, monkeypatch):
+    plateau = ("scheduler=plateau", "scheduler.patience=0", "trainer.eval_every=5", "trainer.direction=max")
+    stopped(desk, monkeypatch, *plateau, "trainer.steps=40", at=23)
+    last = rates_of("run")[-1]
+    assert desk("train", "resume=run", "optim.weight_decay=0.1")[0] == 0
+    assert rates_of("run")[23] == last < 0.05
+    again = json.loads(Path("run/summary.json").read_text())["groups"]
+    assert [group["weight_decay"] for group in again] == [0.1]
+
+
 FAULT = """
 calls = 0
 def fails(pred, target, *, at: int = 27, times: int = 2):

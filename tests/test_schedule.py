@@ -138,6 +138,23 @@ def test_by_evaluation_the_length_leaves_the_warmup_out():
     assert used[20:] == [r for r, _ in bare("cosine", 4, every=5)]
 
 
+def test_by_evaluation_a_warm_up_within_an_interval_takes_none_away():
+    """30 steps, an evaluation every 7: after 5 of warm-up, steps 6 to 7, 8 to 14, ... and 29 to 30 have a rate each."""
+    o = optimizer()
+    options = SchedulerOptions(interval="evaluation", warmup=5)
+    schedule = Schedule(o, TORCH["cosine"], options, total_steps=30, steps_per_epoch=10, eval_every=7)
+    used = []
+    for step in range(1, 31):
+        used.append(o.param_groups[0]["lr"])
+        o.step()
+        schedule.step()
+        if step % 7 == 0:
+            schedule.evaluated({})
+    expected = [rate for rate, _ in bare("cosine", 5)]
+    assert [used[step - 1] for step in (6, 8, 15, 22, 29, 30)] == [*expected, expected[-1]]
+    assert used[-1] > 0
+
+
 @pytest.mark.parametrize("skipped", [(), (9, 21, 22, 23, 24), (29, 30, 31, 32)])
 @pytest.mark.parametrize("interval", ["step", "epoch", "evaluation"])
 def test_moved_on_at_once_it_stands_where_step_by_step_it_would(interval, skipped):

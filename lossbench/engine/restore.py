@@ -112,13 +112,15 @@ def _load(
     _check_optimizers(checkpoint.path, state["optimizers"], player.optimizers)
     before = list(state["schedules"])
     anew = [_is_anew(schedule, changed) for schedule in player.schedules]
-    for i, schedule_is_anew in enumerate(anew):
-        if schedule_is_anew:
-            theirs, ours = (tree["optimizers"][i] for tree in (state, now))
-            theirs["param_groups"] = _set_anew(
-                theirs["param_groups"], ours["param_groups"], player.optimizers[i], changed
-            )
-            state["schedules"][i] = now["schedules"][i]
+    for i, (schedule_is_anew, optimizer) in enumerate(zip(anew, player.optimizers, strict=True)):
+        if schedule_is_anew or _other_settings(changed):
+            theirs, ours = (tree["optimizers"][i]["param_groups"] for tree in (state, now))
+            groups = _set_anew(theirs, ours, optimizer, changed)
+            if schedule_is_anew:
+                state["schedules"][i] = now["schedules"][i]
+            else:  # it goes on from the rates that it stands at
+                groups = [{**new, "lr": old["lr"]} for new, old in zip(groups, theirs, strict=True)]
+            state["optimizers"][i]["param_groups"] = groups
     average_goes_on = player.average is not None and player.average.goes_on(state.get("average"))
     if "average" in now and not average_goes_on:
         state["average"] = now["average"]
@@ -139,11 +141,20 @@ def _load(
 
 
 def _is_anew(schedule: Schedule, changed: Collection[str]) -> bool:
-    """Whether a schedule is another one than it was; the run's length is nothing to one that follows a metric."""
-    if any(key.startswith(("optim.", "scheduler.")) for key in changed):
+    """Whether a schedule is another one than it was.
+
+    One that follows a metric cannot be made anew where it stands: only another schedule or rate makes it start over.
+    """
+    if any(key.startswith("scheduler.") for key in changed):
         return True
+    if schedule.follows:
+        return any(key.startswith("optim.") and key.endswith("lr") for key in changed)
     lengths = {"trainer.epochs", "trainer.steps", *(["trainer.eval_every"] * (schedule.interval == "evaluation"))}
-    return not schedule.follows and not lengths.isdisjoint(changed)
+    return _other_settings(changed) or not lengths.isdisjoint(changed)
+
+
+def _other_settings(changed: Collection[str]) -> bool:
+    return any(key.startswith("optim.") for key in changed)
 
 
 def _set_anew(

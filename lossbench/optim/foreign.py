@@ -11,7 +11,7 @@ from torch.optim import Optimizer, SparseAdam
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
-    """Whether it is one of torch's own, whose step and state are known to work: all but the one for sparse gradients."""
+    """Whether it is one of torch's own, whose step and state are known to work; the one for sparse gradients is not."""
     return type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, SparseAdam)
 
 

@@ -69,6 +69,8 @@ class Schedule:
         self.warmup = warmup_steps(options.warmup, total_steps)
         self.warmup_from, self.warmup_shape = options.warmup_from, options.warmup_shape
         self.moves = -(-(total_steps - self.warmup) // self.every)
+        if options.interval == "evaluation":  # these do not wait for the end of the warm-up to be counted
+            self.moves = -(-total_steps // self.every) - self.warmup // self.every
         self.main = main(optimizer, self.moves)
         self.rates = self._rates()
         self.taken = 0
