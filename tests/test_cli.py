@@ -66,7 +66,7 @@ def test_a_reader_that_leaves_early_is_no_error(words):
         ("lossbench completion ", [*SCRIPTS]),
         ("lossbench nothing ", []),
         ("lossbench train loss=", [f"loss={name}" for name in catalog.names("loss")]),
-        ("lossbench train optim=ada", ["optim=adam", "optim=adamw"]),
+        ("lossbench train optim=adam", ["optim=adam", "optim=adamax", "optim=adamw"]),
         ("lossbench train loss=focal loss.ga", ["loss.gamma="]),
         ("lossbench train optim=sgd optim.mom", ["optim.momentum="]),
         ("lossbench train trainer.batch", ["trainer.batch_size="]),
