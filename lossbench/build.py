@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from lossbench.average_build import build_average
 from lossbench.config import Config
 from lossbench.console import say
-from lossbench.data import Batches, Data, Source, Split, augment_for, prepare
+from lossbench.data import Batches, Data, DatasetOptions, Source, Split, augment_for, prepare
 from lossbench.data.target import check_counts
 from lossbench.device import environment, pick_device, pick_precision, promise, set_determinism
 from lossbench.engine import (
@@ -115,17 +116,10 @@ def build(config: Config) -> Run:
     data = prepare(source, config.dataset_options, config.split, seed, device)
     output = config.model_options.output
     loss = fit(config.loss, type(data.task), config.dataset, output)
-    if "counts" in loss.fields and not config.dataset_options.standardize_target:
-        raise ConfigError(
-            f"loss '{loss.name}' predicts counts in proportion to the training rows' mean; "
-            "leave dataset.standardize_target=false out"
-        )
+    if "counts" in loss.fields:
+        _refuse_other_numbers(loss.name, config.dataset_options)
     task = data.task.suited(loss.fields, output=output, levels=loss.levels)
     check_counts(source.target, task)
-    if "counts" in loss.fields and config.dataset_options.outliers:
-        raise ConfigError(
-            f"loss '{loss.name}' takes counts, and dataset.outliers would move them; leave one of them out"
-        )
     data = replace(data, fitted=replace(data.fitted, task=task))
     batches = Batches(
         data.train,
@@ -162,17 +156,7 @@ def build(config: Config) -> Run:
         parameters=trained,
         optimizers=optimizers,
         schedules=build_schedules(config, optimizers, length, batches, data),
-        guard=Guard(
-            options.nonfinite,
-            choose_gate(options.nonfinite, device, scale, optimizers, may_be_empty=may_be_empty(objective, data)),
-            optimizers,
-            scale,
-            [model, objective.modules],
-            max_skips=options.max_skips,
-            max_rollbacks=options.max_rollbacks,
-            rollback_factor=options.rollback_factor,
-            device=device,
-        ),
+        guard=_guard(config, optimizers, scale, [model, objective.modules], device, may_be_empty(objective, data)),
         scale=scale,
         cast=cast,
         clip=Clip(options.clip_norm, options.clip_value),
@@ -193,6 +177,39 @@ def build(config: Config) -> Run:
     np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
     sample, facts = _sample(data.train), group_facts(groups, optimizers, unknown)
     return Run(config, data, sample, player, batches, length, best, device, precision, notes, averaged_best, facts)
+
+
+def _refuse_other_numbers(loss: str, options: DatasetOptions) -> None:
+    """Refuse options under which the targets would be no counts, or not as the rate's model takes them."""
+    if not options.standardize_target:
+        raise ConfigError(
+            f"loss '{loss}' predicts counts in proportion to the training rows' mean; "
+            "leave dataset.standardize_target=false out"
+        )
+    if options.outliers:
+        raise ConfigError(f"loss '{loss}' takes counts, and dataset.outliers would move them; leave one of them out")
+
+
+def _guard(
+    config: Config,
+    optimizers: Sequence[Optimizer],
+    scale: LossScale,
+    modules: Sequence[nn.Module],
+    device: torch.device,
+    may_be_empty: bool,
+) -> Guard:
+    options = config.trainer
+    return Guard(
+        options.nonfinite,
+        choose_gate(options.nonfinite, device, scale, optimizers, may_be_empty=may_be_empty),
+        optimizers,
+        scale,
+        modules,
+        max_skips=options.max_skips,
+        max_rollbacks=options.max_rollbacks,
+        rollback_factor=options.rollback_factor,
+        device=device,
+    )
 
 
 def load_source(dataset: Call) -> Source:

@@ -44,7 +44,7 @@ def checkpoint_at(path: Path, prefer: str, warn: Callable[[str], None]) -> Check
     root = run / FOLDER
     if name is None and prefer == "last":
         return newest(root, warn)
-    chosen = root / _padded(name or prefer)
+    chosen = root / padded(name or prefer)
     if not chosen.is_dir():
         steps = [str(number(p)) for p in found(root, "step")]
         has = f"it has steps {', '.join(steps)}" if steps else "it has none"
@@ -58,7 +58,7 @@ def checkpoint_at(path: Path, prefer: str, warn: Callable[[str], None]) -> Check
         raise CheckpointError(f"{error}; {root / others[0]} may be whole" if others else str(error)) from error
 
 
-def _padded(name: str) -> str:
+def padded(name: str) -> str:
     """A checkpoint's name as its directory has it: of `step-25`, `step-00000025`."""
     kind, dash, number = name.partition("-")
     return f"{kind}-{int(number):08d}" if dash and number.isdecimal() else name

@@ -35,6 +35,11 @@ def jobs(overrides: Sequence[str], loader: ConfigLoader) -> list[list[str]]:
     return [list(job) for job in found]
 
 
+def unique(found: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The jobs without those that equal an earlier one."""
+    return [list(job) for job in dict.fromkeys(map(tuple, found))]
+
+
 def options_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
     """What finds our options and those in a user's own directories."""
     search_path = create_config_search_path(str(conf_dir()))

@@ -7,7 +7,8 @@ import pytest
 from test_bad_inputs import everything
 
 from lossbench.build import build
-from lossbench.commands.plot import Course, followed, labels, pictured
+from lossbench.commands.combinations import labels
+from lossbench.commands.plot import Course, followed, pictured
 from lossbench.compose import compose
 from lossbench.console import console
 from lossbench.run import execute

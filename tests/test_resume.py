@@ -618,28 +618,21 @@ def test_other_evaluations_make_another_schedule_of_what_goes_by_them(desk, monk
     assert rates_of("run")[25:] == rates_of("fresh")[25:]
 
 
-def test_other_evaluations_leave_a_plateau_where_it_stands(desk, monkeypatch):
+@pytest.mark.parametrize("change", ["trainer.eval_every=8", "optim.weight_decay=0.1"])
+def test_what_is_no_rate_leaves_a_plateau_where_it_stands(desk, monkeypatch, change):
     plateau = ("scheduler=plateau", "scheduler.patience=0", "trainer.eval_every=5", "trainer.direction=max")
     stopped(desk, monkeypatch, *plateau, "trainer.steps=40", at=23)
     last = rates_of("run")[-1]
-    assert desk("train", "resume=run", "trainer.eval_every=8")[0] == 0
+    assert desk("train", "resume=run", change)[0] == 0
     assert rates_of("run")[23] == last < 0.05
+    (group,) = json.loads(Path("run/summary.json").read_text())["groups"]
+    assert group["weight_decay"] == (0.1 if "decay" in change else 0.01)
 
 
 def test_a_checkpoint_may_be_named_by_its_number(desk, monkeypatch):
     stopped(desk, monkeypatch, "trainer.steps=30", "trainer.checkpoint.every=10", at=23)
     assert desk("train", "resume=run/checkpoints/step-20")[0] == 0
     assert len(rates_of("run")) == 30
-
-
-def test_another_weight_decay_leaves_a_plateau_where_it_stands(desk, monkeypatch):
-    plateau = ("scheduler=plateau", "scheduler.patience=0", "trainer.eval_every=5", "trainer.direction=max")
-    stopped(desk, monkeypatch, *plateau, "trainer.steps=40", at=23)
-    last = rates_of("run")[-1]
-    assert desk("train", "resume=run", "optim.weight_decay=0.1")[0] == 0
-    assert rates_of("run")[23] == last < 0.05
-    again = json.loads(Path("run/summary.json").read_text())["groups"]
-    assert [group["weight_decay"] for group in again] == [0.1]
 
 
 FAULT = """

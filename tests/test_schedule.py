@@ -121,19 +121,25 @@ def test_plateau_follows_its_metric_after_the_warmup():
     assert seen == pytest.approx([0.055, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025])
 
 
+def followed(schedule, steps, eval_every):
+    """The rate in each step of a run."""
+    used = []
+    for step in range(1, steps + 1):
+        used.append(schedule.optimizer.param_groups[0]["lr"])
+        schedule.optimizer.step()
+        schedule.step()
+        if step % eval_every == 0:
+            schedule.evaluated({})
+    return used
+
+
 def test_by_evaluation_the_length_leaves_the_warmup_out():
     """40 steps, 20 of them warm-up, an evaluation every 5: a cosine over the 4 evaluations that are left."""
     o = optimizer()
     options = SchedulerOptions(interval="evaluation", warmup=20)
     schedule = Schedule(o, TORCH["cosine"], options, total_steps=40, steps_per_epoch=10, eval_every=5)
     assert schedule.main.T_max == 4
-    used = []
-    for step in range(1, 41):
-        used.append(o.param_groups[0]["lr"])
-        o.step()
-        schedule.step()
-        if step % 5 == 0:
-            schedule.evaluated({})
+    used = followed(schedule, 40, eval_every=5)
     # the one that ends the warm-up moves nothing: no step was made at the full rate yet
     assert used[20:] == [r for r, _ in bare("cosine", 4, every=5)]
 
@@ -143,13 +149,7 @@ def test_by_evaluation_a_warm_up_within_an_interval_takes_none_away():
     o = optimizer()
     options = SchedulerOptions(interval="evaluation", warmup=5)
     schedule = Schedule(o, TORCH["cosine"], options, total_steps=30, steps_per_epoch=10, eval_every=7)
-    used = []
-    for step in range(1, 31):
-        used.append(o.param_groups[0]["lr"])
-        o.step()
-        schedule.step()
-        if step % 7 == 0:
-            schedule.evaluated({})
+    used = followed(schedule, 30, eval_every=7)
     expected = [rate for rate, _ in bare("cosine", 5)]
     assert [used[step - 1] for step in (6, 8, 15, 22, 29, 30)] == [*expected, expected[-1]]
     assert used[-1] > 0

@@ -97,6 +97,18 @@ def bare_settings(name, make_optimizer, interval, *, skipped=(), rates=(0.1, 0.0
     return seen
 
 
+def run_through(schedule):
+    """The settings of each group in each step of a run whose metric never gets better."""
+    seen = []
+    for step in range(1, STEPS + 1):
+        seen.append(settings(schedule.optimizer))
+        schedule.optimizer.step()
+        schedule.step()
+        if step % EVERY == 0:
+            schedule.evaluated({"accuracy": 0.5})
+    return seen
+
+
 CASES = [(name, interval) for name in NAMES for interval in MOVES if name != "plateau" or interval == "evaluation"]
 
 
@@ -105,13 +117,7 @@ CASES = [(name, interval) for name in NAMES for interval in MOVES if name != "pl
 def test_rates_and_momenta_are_torchs_in_each_group(name, interval, make_optimizer):
     o = make_optimizer(parameters())
     (schedule,) = schedules([o], f"scheduler={name}", f"scheduler.interval={interval}")
-    seen = []
-    for step in range(1, STEPS + 1):
-        seen.append(settings(o))
-        o.step()
-        schedule.step()
-        if step % EVERY == 0:
-            schedule.evaluated({"accuracy": 0.5})
+    seen = run_through(schedule)
     assert seen == bare_settings(name, make_optimizer, interval)
     if name == "constant" or (name == "step" and interval != "step"):
         assert seen == [seen[0]] * STEPS
@@ -165,13 +171,7 @@ def test_the_warmup_leads_to_the_schedules_first_rate_in_each_group(name, shape)
     words = (f"scheduler={name}", f"scheduler.interval={interval}", "scheduler.warmup=8")
     o = sgd(parameters())
     (schedule,) = schedules([o], *words, f"scheduler.warmup_shape={shape}")
-    seen = []
-    for step in range(1, STEPS + 1):
-        seen.append(settings(o))
-        o.step()
-        schedule.step()
-        if step % EVERY == 0:
-            schedule.evaluated({"accuracy": 0.5})
+    seen = run_through(schedule)
     if name == "inverse_sqrt":  # whose timescale is the warm-up's length
         after = [[(rate * math.sqrt(8 / (8 + k)), 0.9, None) for rate in (0.1, 0.03)] for k in range(40)]
     elif name == "plateau":  # it looks from the end of the warm-up on: 0.5 at step 8 is the best, 6 more are borne

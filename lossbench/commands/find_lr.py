@@ -13,23 +13,21 @@ from typing import Annotated, Any
 from rich.table import Table
 from rich.text import Text
 
-from lossbench.app import check_config_dir, with_recorded
+from lossbench.commands.combinations import combinations, said_of
 from lossbench.commands.files import check_place, replaced
 from lossbench.commands.load import composed
-from lossbench.commands.plot import WIDEST, labels
 from lossbench.commands.usage import Asked
 from lossbench.console import console, say
 from lossbench.engine.range_rule import RangeTest
 from lossbench.engine.range_test import START, STEPS, STOP
-from lossbench.errors import ConfigError, LossbenchError, printable
+from lossbench.errors import ConfigError, printable
 from lossbench.observe.run_dir import finite
 from lossbench.rates import find_rate
 from lossbench.report.figure import Curve, Panel, Picture
 from lossbench.report.picture import check_kind, save
-from lossbench.report.terminal import draw
+from lossbench.report.terminal import WIDEST, draw
 from lossbench.saved import key_of
 from lossbench.signatures import convert
-from lossbench.sweep import jobs, options_loader
 
 RANGE = {  # flag: what it takes, and what it is without
     "--start": (Annotated[float, "(0, inf)"], START),
@@ -52,7 +50,7 @@ def run(asked: Asked) -> None:
         check_place(Path(output), force="--force" in asked.switches)
     if target not in (None, "-"):
         check_place(Path(str(target)), force=True, dash=True)
-    found = _found(asked.overrides, asked.config_dirs, limits)
+    found = _found(asked, limits)
     if output:
         save(pictured(found), Path(output))
     if target is not None:
@@ -119,20 +117,13 @@ def _number(word: str) -> Any:
         return word
 
 
-def _found(overrides: Sequence[str], config_dirs: Sequence[Path], limits: Mapping[str, Any]) -> Found:
-    if any(key_of(word) == "resume" for word in overrides):
+def _found(asked: Asked, limits: Mapping[str, Any]) -> Found:
+    if any(key_of(word) == "resume" for word in asked.overrides):
         raise ConfigError("find-lr looks for the rate that a new run begins with; leave resume away")
-    check_config_dir([f"--config-dir={directory}" for directory in config_dirs])
-    combined = jobs(with_recorded([], overrides), options_loader(config_dirs))
-    combined = [list(job) for job in dict.fromkeys(map(tuple, combined))]
     found = []
-    for job, label in zip(combined, labels(combined), strict=True):
-        try:
-            found.append((label, job, find_rate(composed(job, config_dirs), **limits)))
-        except LossbenchError as error:
-            if len(combined) == 1:
-                raise
-            raise type(error)(f"{label}: {error}") from error
+    for label, words in combinations(asked):
+        with said_of(label, words):
+            found.append((label, words, find_rate(composed(words, asked.config_dirs), **limits)))
     return found
 
 

@@ -6,7 +6,6 @@ which choose among options by name, and what the checkpoint records of it is onl
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from lossbench.errors import CheckpointError, ConfigError, printable
 from lossbench.hydra_errors import translate
 from lossbench.models.output import with_output
 from lossbench.resume import differences
-from lossbench.saved import FOLDER, checkpoint_at, merged, recorded_overrides, run_of
+from lossbench.saved import checkpoint_at, merged, padded, recorded_overrides, run_of
 from lossbench.signatures import show
 
 
@@ -141,15 +140,12 @@ def _flags(config_dirs: Sequence[Path]) -> list[str]:
 
 
 def _checkpoint(path: Path, name: str | None) -> Checkpoint:
-    run, named = run_of(path)
+    _, named = run_of(path)
     if name is None:
         return checkpoint_at(path, "best", warn)
     if named is not None:
         raise ConfigError(f"'{path}' names a checkpoint itself; leave --checkpoint={name} away, or name the run")
-    step = re.fullmatch(r"(step|best|averaged)-(\d+)", name)
-    if step:
-        return checkpoint_at(run / FOLDER / f"{step[1]}-{int(step[2]):08d}", "best", warn)
-    return checkpoint_at(path, name, warn)
+    return checkpoint_at(path, padded(name), warn)
 
 
 def _keys(tree: Any, path: str) -> set[str]:

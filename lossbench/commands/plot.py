@@ -14,22 +14,17 @@ from rich.table import Table
 from rich.text import Text
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lossbench import catalog
-from lossbench.app import check_config_dir, with_recorded
 from lossbench.build import Run, build
+from lossbench.commands.combinations import combinations, said_of
 from lossbench.commands.files import check_place
 from lossbench.commands.load import composed
 from lossbench.commands.usage import Asked
 from lossbench.console import console, say
-from lossbench.errors import ConfigError, LossbenchError, plural, printable
-from lossbench.hydra_errors import translate
+from lossbench.errors import ConfigError, plural, printable
 from lossbench.rates import settled
 from lossbench.report.figure import Curve, Panel, Picture, number, thinned
 from lossbench.report.picture import check_kind, save
-from lossbench.report.terminal import draw
-from lossbench.sweep import jobs, options_loader
-
-WIDEST = 140  # characters
+from lossbench.report.terminal import WIDEST, draw
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def run(asked: Asked) -> None:
     if output:
         check_kind(output, "--output")
         check_place(output, force="--force" in asked.switches)
-    courses, notes = _courses(asked.overrides, asked.config_dirs)
+    courses, notes = _courses(asked)
     by_epoch, log = asked.values.get("--by") == "epoch", "--log" in asked.switches
     picture = pictured(courses, by_epoch=by_epoch, log=log)
     console.print(draw(picture, min(console.width, WIDEST)))
@@ -120,36 +115,14 @@ def pictured(courses: Sequence[Course], *, by_epoch: bool = False, log: bool = F
     return Picture(title, "epoch" if by_epoch else "step", panels)
 
 
-def labels(found: Sequence[Sequence[str]]) -> list[str]:
-    """A short name for each job: its settings that differ from other jobs', an option of a group by its name alone."""
-    settings = [dict(word.lstrip("+").split("=", 1) for word in job if "=" in word) for job in found]
-    keys = list(dict.fromkeys(key for job in settings for key in job))
-    keys = [key for key in keys if len({job.get(key) for job in settings}) > 1]
-    last = [key.rpartition(".")[2] for key in keys]
-    short = {key: end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)}
-
-    def said(key: str, value: str) -> str:
-        return value if key in catalog.GROUPS else f"{short[key]}={value}"
-
-    return [", ".join(said(key, job[key]) for key in keys if key in job) for job in settings]
-
-
-def _courses(overrides: Sequence[str], config_dirs: Sequence[Path]) -> tuple[list[Course], list[str]]:
+def _courses(asked: Asked) -> tuple[list[Course], list[str]]:
     """The courses of all combinations, and what is to be said of them."""
-    check_config_dir([f"--config-dir={directory}" for directory in config_dirs])
-    found = jobs(with_recorded([], overrides), options_loader(config_dirs))
-    found = [list(job) for job in dict.fromkeys(map(tuple, found))]
     courses: list[Course] = []
     notes: dict[str, None] = {}
-    for job, label in zip(found, labels(found), strict=True):
-        try:
-            config = composed(["trainer.device=cpu", *job], config_dirs)  # rates are the same on any device
-            built = build(settled(config))
-        except Exception as error:  # Hydra's own among them, which are about the words of this job
-            said = error if isinstance(error, LossbenchError) else translate(error, job)
-            if said is None or len(found) == 1:
-                raise
-            raise type(said)(f"{label}: {said}") from error
+    for label, words in combinations(asked):
+        with said_of(label, words):
+            # Rates are the same on any device.
+            built = build(settled(composed(["trainer.device=cpu", *words], asked.config_dirs)))
         courses += followed(built, label)
         notes |= dict.fromkeys(_notes(built))
     return courses, list(notes)

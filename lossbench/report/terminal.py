@@ -13,7 +13,7 @@ from rich.text import Text
 from lossbench.errors import printable
 from lossbench.report.figure import Curve, Panel, Picture, Scale, number, scale
 
-NARROWEST = 40
+NARROWEST, WIDEST = 40, 140  # characters; a wider picture does not read better
 MARKERS = "●▲■◆○△□◇"
 # Bright enough for a dark background and dark enough for a light one; hues that colour-blind people tell apart.
 COLOURS = ("#3b8fc4", "#e0672a", "#1fa187", "#cc79a7", "#c79a1e", "#8c8c8c")

@@ -40,14 +40,14 @@ class LossbenchSweeper(BasicSweeper):
         from lossbench.app import held_back
         from lossbench.console import say
         from lossbench.errors import plural
-        from lossbench.sweep import jobs
+        from lossbench.sweep import jobs, unique
 
         assert self.hydra_context is not None
         found = jobs([*self._parse_config(), *arguments, *held_back], self.hydra_context.config_loader)
-        unique = [list(job) for job in dict.fromkeys(map(tuple, found))]
-        if len(unique) < len(found):
-            say(f"{plural(len(found) - len(unique), 'job')} equal to another: run once")
-        return unique
+        kept = unique(found)
+        if len(kept) < len(found):
+            say(f"{plural(len(found) - len(kept), 'job')} equal to another: run once")
+        return kept
 
     def _check(self, jobs: Sequence[Sequence[str]]) -> None:
         """Compose and check every job, so that the last one's mistake is known before the first one runs."""
