@@ -78,7 +78,9 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     hydra_cfg = HydraConfig.get()
     overrides, path = _as_typed(hydra_cfg.overrides.task), Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode == RunMode.MULTIRUN:
-        return _sweep_job(cfg, dict(hydra_cfg.runtime.choices), path, overrides)
+        from lossbench.sweep.run_job import run_job
+
+        return run_job(cfg, dict(hydra_cfg.runtime.choices), overrides, path)
     try:
         return _single(path, overrides)
     except SystemExit as error:
@@ -168,42 +170,6 @@ def _as_typed(overrides: Any) -> list[str]:
     found = OmegaConf.to_container(overrides, resolve=False)
     assert isinstance(found, list)
     return found
-
-
-def _sweep_job(cfg: DictConfig, choices: dict[str, str], path: Path, overrides: list[str]) -> dict[str, Any]:
-    """A job of a sweep: what goes wrong in it is a row of the table, and the others run."""
-    from lossbench.build import build
-    from lossbench.config import check
-    from lossbench.hydra_errors import translate
-    from lossbench.rates import settled
-    from lossbench.run import execute
-    from lossbench.stopping import Stop
-
-    stop = Stop()
-    settings = dict(o.split("=", 1) for o in overrides if "=" in o)
-    try:
-        run = build(settled(check(cfg, choices)))
-        with stop.listening():
-            row = execute(run, path, overrides, stopped=stop.asked, brief=True)
-    except (Exception, SystemExit) as error:  # a user's own code can even leave
-        text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
-        row = {"status": "failed", "metrics": {}, "error": " ".join(text.split())}
-        _leave_empty(path)
-    shown = os.path.relpath(path)
-    if row["status"] == "interrupted":
-        say(f"{path.name}: stopped after step {row['steps']}, and saved{_way_back(path, shown)}")
-        stop.leave()
-    outcome = row.get("error") or f"val {row['best']['metric']} {row['best']['value']:.4g}, {row['seconds']:.1f} s"
-    say(f"{path.name}: {row['status']}; {outcome}")
-    if stop.asked():  # too late for this job, and before the next
-        stop.leave()
-    return {**row, "settings": settings, "directory": str(path)}
-
-
-def _leave_empty(path: Path) -> None:
-    """Take away the directory that Hydra made for a job that never began."""
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
 
 
 def before_run(config: DictConfig) -> None:

@@ -29,6 +29,7 @@ from lossbench.optim.rate_free import refuse_rate_free
 from lossbench.optim_config import read_rules, refuse_contradictions
 from lossbench.schedule_config import read_schedule, refuse_stated_peak, schedule_filled
 from lossbench.signatures import bind, show
+from lossbench.sweep.options import read_options
 from lossbench.targets import FILLED, Call, locate
 from lossbench.tasks.output import Output
 
@@ -40,6 +41,7 @@ NO_MATTER = (
     "output_root",
     "name",
     "resume",
+    "sweep",
     "trainer.flush_every",
     "trainer.checkpoint",
     "dataset.workers",
@@ -148,11 +150,12 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         given = plain.get(group) if group in choices else None  # what every option takes is there without a choice
         if not isinstance(given, dict):
             raise ConfigError(f"{group} must be one of {catalog.choices(group)}, got {show(given)}")
-    known = [*(f.name for f in fields(Root)), *catalog.GROUPS]
+    known = [*(f.name for f in fields(Root)), *catalog.GROUPS, "sweep"]
     unknown = [k for k in plain if k not in known]
     if unknown:
         raise ConfigError(f"unexpected key '{unknown[0]}'{did_you_mean(unknown[0], known)}")
-    root = Root(**_own("", Root, {k: v for k, v in plain.items() if k not in catalog.GROUPS}))
+    read_options(plain.get("sweep"))
+    root = Root(**_own("", Root, {k: v for k, v in plain.items() if k not in (*catalog.GROUPS, "sweep")}))
     run_name(root.name, choices)
     if not root.output_root.strip():
         raise ConfigError("output_root is empty; set output_root=DIRECTORY, or output_root=. for the current one")
@@ -208,6 +211,11 @@ def config_hash(plain: Mapping[str, Any]) -> str:
         group, _, key = path.rpartition(".")
         (kept.get(group, {}) if group else kept).pop(key, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def no_matter(key: str) -> bool:
+    """Whether a setting cannot change a result."""
+    return any(key == free or key.startswith(f"{free}.") for free in NO_MATTER)
 
 
 def _own(path: str, schema: type, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,20 @@ def run_name(name: str | None, choices: Mapping[str, Any]) -> str:
     return str(name)
 
 
+def sweep_name(name: str | None) -> str | None:
+    """A sweep's name, which may have folders in it.
+
+    Raises:
+        ConfigError: a name that could leave the output directory or does not fit a path.
+    """
+    if name is not None and not all(map(NAME.fullmatch, str(name).split("/"))):
+        raise ConfigError(
+            "sweep.name must be letters, digits, '.', '_' or '-' (100 at most, no '.', '_' or '-' first), or several "
+            f"such with '/' between them, got {str(name)!r}"
+        )
+    return None if name is None else str(name)
+
+
 def stamp() -> str:
     """A folder for the day, and the time with four hex digits: two runs of one second do not meet."""
     return f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
@@ -47,6 +61,10 @@ def register_resolvers() -> None:
     def name(given: str | None, choices: DictConfig | str) -> str:
         return run_name(given, choices) if isinstance(choices, DictConfig) else run_name(given or choices, {})
 
+    def sweep(given: str | None, runs: str | None) -> str:
+        return sweep_name(given) or f"{stamp()}-{run_name(runs or 'sweep', {})}"
+
+    OmegaConf.register_new_resolver("lossbench_sweep", sweep, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("lossbench_stamp", stamp, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("lossbench_name", name, replace=True)
     OmegaConf.register_new_resolver("lossbench_job", job_name, replace=True)

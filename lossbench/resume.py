@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lossbench.build import Run
-from lossbench.config import NO_MATTER, Config
+from lossbench.config import Config, no_matter
 from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine.checkpoint import Checkpoint
@@ -107,9 +107,24 @@ def resume(config: Config) -> Resume | None:
     if path is None:
         say(f"resume=auto: no interrupted run of this config below {config.root.output_root}; starting a new one")
         return None
+    return _held(path, path if asked == "auto" else Path(asked), config)
+
+
+def continued(config: Config, path: Path) -> Resume | None:
+    """The earlier part of the same run in the directory `path`; None where there is no run yet.
+
+    Raises:
+        CheckpointError: as `resume`.
+        ConfigError: as `resume`.
+    """
+    return _held(path, path, config) if (path / "status.json").exists() else None
+
+
+def _held(path: Path, named: Path, config: Config) -> Resume:
+    """The run in `path`, locked."""
     held = lock(path)
     try:
-        return _compared(path, path if asked == "auto" else Path(asked), config, held)
+        return _compared(path, named, config, held)
     except (LookupError, TypeError, AttributeError) as error:
         held.close()
         raise CheckpointError(f"the newest checkpoint of {path} was not written by lossbench") from error
@@ -195,7 +210,7 @@ def _silent(key: str, config: Config) -> bool:
     """Whether a key cannot change a result, or says how the run began."""
     if key.startswith("trainer.average.") and key != "trainer.average.kind":
         return config.average.kind is None
-    return key == "weights" or any(key == free or key.startswith(f"{free}.") for free in NO_MATTER)
+    return key == "weights" or no_matter(key)
 
 
 def _typed(value: Any) -> str:

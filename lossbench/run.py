@@ -20,6 +20,7 @@ from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.events import of_the_best
 from lossbench.observe.range_file import write_range_test
 from lossbench.observe.recorder import DeviceRecorder
+from lossbench.observe.reporter import Report, Reporter
 from lossbench.observe.run_dir import RunDirectory, Status
 from lossbench.observe.screen import Screen
 from lossbench.observe.spikes import Spikes
@@ -27,7 +28,7 @@ from lossbench.observe.tensorboard import TensorBoard
 from lossbench.rates import recorded
 from lossbench.resume import Resume
 from lossbench.saved import FOLDER
-from lossbench.summary import found_lr, hparams, summarise
+from lossbench.summary import found_lr, hparams, identity, summarise
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -40,6 +41,7 @@ def execute(
     resume: Resume | None = None,
     stopped: Callable[[], bool] = lambda: False,
     brief: bool = False,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """Train in the directory `path` and leave there all that the README's table of files names.
 
@@ -48,6 +50,7 @@ def execute(
         resume: the earlier part of this run, in the same directory.
         stopped: whether the run was asked to stop; its state is saved then.
         brief: one of many runs: its progress bar goes away, and it prints no lines.
+        report: is told of each evaluation.
 
     Returns:
         The summary, as in `summary.json`. A diverged run has one too, of its best weights before; a stopped run has
@@ -59,7 +62,7 @@ def execute(
         ResourceError: the directory cannot be written, or the memory does not suffice.
     """
     start = resume.step if resume else None
-    directory = RunDirectory(path, {"config_hash": run.config.hash}, resume=resume.lock if resume else None)
+    directory = RunDirectory(path, identity(run.config), resume=resume.lock if resume else None)
     status: Status | None = None if resume else "failed"  # none: nothing has been changed
     ended: dict[str, object] = {}
     try:
@@ -79,6 +82,8 @@ def execute(
             _record_rate(run.config, directory)
             board = recorder.add(_board(run, path, start))
             recorder.add(_screen(run, start or 0, brief))
+            if report is not None:
+                recorder.add(Reporter(report))
             try:
                 reason = train(
                     run.player,

@@ -11,13 +11,15 @@ import torch
 
 from lossbench import __version__
 from lossbench.build import Run
-from lossbench.config import Config
+from lossbench.config import Config, no_matter
 from lossbench.engine import Averaged, Best, Metrics
 from lossbench.engine.range_rule import RangeTest
 from lossbench.group_facts import at_the_end
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import Status
 from lossbench.rates import facts_of
+
+NAMED = ("loss", "optim", "scheduler", "model", "dataset")
 
 
 def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
@@ -45,7 +47,8 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "precision": run.precision,
         "seed": config.root.seed,
         "choices": config.choices,
-        "config_hash": config.hash,
+        **identity(config),
+        "directions": {"loss": "min", **run.player.task.directions},
         "versions": {"lossbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
@@ -67,13 +70,28 @@ def found_lr(found: RangeTest | None) -> dict[str, Any]:
     return {} if found is None else {"found_lr": facts_of(found)}
 
 
+def identity(config: Config) -> dict[str, Any]:
+    """By what a run is known again and told from others, whatever becomes of it."""
+    return {"config_hash": config.hash, "settings": settings_of(config)}
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Every setting that can change a result by its key, and by each group's name what is chosen there.
+
+    Interpolations are as they were typed: what they stand for may be a secret of the environment.
+    """
+    found: dict[str, Any] = {name: config.choices.get(name, name) for name in NAMED}
+    for key, value in config.typed.items():
+        found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
+    return {key: value for key, value in found.items() if not no_matter(key)}
+
+
 def hparams(config: Config) -> dict[str, Any]:
     """What the HPARAMS tab shows: choices, seed and rate, and the settings of each, under their config keys.
 
     Interpolations are shown as they were typed: what they stand for may be a secret of the environment.
     """
-    named = ("loss", "optim", "scheduler", "model", "dataset")
-    found: dict[str, Any] = {name: config.choices.get(name, name) for name in named}
+    found: dict[str, Any] = {name: config.choices.get(name, name) for name in NAMED}
     found["seed"] = config.root.seed
     found["optim.lr"] = config.typed["optim"].get("lr")
     for group in ("loss", "optim", "scheduler", "model", "trainer"):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lossbench import catalog
 from lossbench.app import check_config_dir, with_recorded
 from lossbench.commands.usage import Asked
 from lossbench.hydra_errors import translate
-from lossbench.sweep import jobs, options_loader, unique
+from lossbench.sweep import jobs, labels, options_loader, unique
 
 
 def combinations(asked: Asked) -> list[tuple[str, list[str]]]:
@@ -37,17 +36,3 @@ def said_of(label: str, words: Sequence[str]) -> Iterator[None]:
         if said is None or not label:
             raise
         raise type(said)(f"{label}: {said}") from error
-
-
-def labels(found: Sequence[Sequence[str]]) -> list[str]:
-    """A short name for each job: its settings that differ from other jobs', an option of a group by its name alone."""
-    settings = [dict(word.lstrip("+").split("=", 1) for word in job if "=" in word) for job in found]
-    keys = list(dict.fromkeys(key for job in settings for key in job))
-    keys = [key for key in keys if len({job.get(key) for job in settings}) > 1]
-    last = [key.rpartition(".")[2] for key in keys]
-    short = {key: end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)}
-
-    def said(key: str, value: str) -> str:
-        return value if key in catalog.GROUPS else f"{short[key]}={value}"
-
-    return [", ".join(said(key, job[key]) for key in keys if key in job) for job in settings]

@@ -1,68 +1,66 @@
-"""Hydra's basic sweep, with every job checked before the first one runs and one table at the end."""
+"""The product of all swept values, run by any launcher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from lossbench.sweep.compose import Composer
+    from lossbench.sweep.job import Source
+    from lossbench.sweep.options import SweepOptions
 
 
-class LossbenchSweeper(BasicSweeper):
-    """The product of all swept values, run by any launcher."""
+class LossbenchSweeper(Sweeper):
+    """Every combination once, each checked before the first one runs. Others differ in where their jobs come from."""
+
+    def __init__(self) -> None:
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from lossbench.console import say
-        from lossbench.errors import SweepFailed, plural
-        from lossbench.observe.screen import show_sweep
-
-        assert self.config is not None
-        assert self.launcher is not None
-        jobs = self._jobs(arguments)
-        self._check(jobs)
-        directory = str(self.config.hydra.sweep.dir)
-        say(f"sweep of {plural(len(jobs), 'job')} in {directory}")
-        try:
-            returns = self.launcher.launch(jobs, initial_job_idx=0)
-        except KeyboardInterrupt:
-            say(f"interrupted; the jobs that ended are in {directory}")
-            raise
-        rows = [r.return_value for r in returns]
-        swept = [k for k in rows[0]["settings"] if len({str(row["settings"].get(k)) for row in rows}) > 1]
-        show_sweep(rows, swept, directory)
-        failed = [row for row in rows if row["status"] == "failed"]
-        if failed:
-            raise SweepFailed(f"{len(failed)} of {plural(len(rows), 'job')} failed; the first: {failed[0]['error']}")
-        return [returns]
-
-    def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
-        """Each job's overrides, equal ones once."""
-        from lossbench.app import held_back
-        from lossbench.console import say
-        from lossbench.errors import plural
-        from lossbench.sweep import jobs, unique
+        from lossbench.app import config_flags, held_back
+        from lossbench.sweep.compose import Composer
+        from lossbench.sweep.options import of_the_sweep, read_options
+        from lossbench.sweep.session import conduct
 
         assert self.hydra_context is not None
-        found = jobs([*self._parse_config(), *arguments, *held_back], self.hydra_context.config_loader)
+        assert self.config is not None
+        assert self.launcher is not None
+        options = read_options(self.config.sweep)
+        own = of_the_sweep(arguments)
+        words = [word for word in (*arguments, *held_back) if word not in own]
+        composer = Composer(self.hydra_context.config_loader, self.config, config_flags)
+        source = self.source(words, composer, options)
+        return conduct(self.launcher, source, Path(str(self.config.hydra.sweep.dir)), options)
+
+    def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
+        """Where the jobs come from.
+
+        Args:
+            words: the overrides of the command line, without those of `sweep.*`.
+        """
+        from lossbench.console import say
+        from lossbench.errors import plural
+        from lossbench.sweep.expand import jobs, swept, unique
+        from lossbench.sweep.job import Listed
+
+        found = jobs(words, composer.loader, limit=options.max_jobs)
         kept = unique(found)
         if len(kept) < len(found):
             say(f"{plural(len(found) - len(kept), 'job')} equal to another: run once")
-        return kept
-
-    def _check(self, jobs: Sequence[Sequence[str]]) -> None:
-        """Compose and check every job, so that the last one's mistake is known before the first one runs."""
-        from lossbench.app import config_flags
-        from lossbench.compose import check_composed
-        from lossbench.errors import ConfigError
-        from lossbench.hydra_errors import translate
-
-        assert self.hydra_context is not None
-        assert self.config is not None
-        for number, job in enumerate(jobs):
-            try:
-                check_composed(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
-            except Exception as error:
-                found = translate(error, [*config_flags, *job])
-                if not isinstance(found, ConfigError):
-                    raise
-                raise ConfigError(f"job {number} ({' '.join(job)}): {found}") from error
+        return Listed([composer.job(job, ",".join(swept(job, kept)) or "defaults") for job in kept])

@@ -1,0 +1,69 @@
+"""What a launcher takes jobs from, and tells how they went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from lossbench.sweep.job import Row, Source, Task
+from lossbench.sweep.ledger import Ledger
+from lossbench.sweep.options import SweepOptions
+
+
+class Watch(Protocol):
+    """Shows a person how a sweep stands."""
+
+    def started(self, task: Task, where: str) -> None: ...
+
+    def evaluated(self, task: Task, step: int, epoch: int, metrics: Mapping[str, Mapping[str, float]]) -> None: ...
+
+    def ended(self, task: Task, row: Row, *, earlier: bool) -> None:
+        """How a job ended; `earlier`: in an earlier call of this sweep."""
+        ...
+
+
+class Feed:
+    """The jobs of a source that are still to be run."""
+
+    def __init__(self, source: Source, ledger: Ledger, watch: Watch, options: SweepOptions) -> None:
+        self.source, self.ledger, self.watch, self.options = source, ledger, watch, options
+        self.rows: list[Row] = []
+        self.stopped = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `next` gives no task any more."""
+        return self.stopped or self.source.exhausted
+
+    def next(self) -> Task | None:
+        """A task to run now; None where there is none, or none before one that runs has ended."""
+        while not self.exhausted:
+            job = self.source.next()
+            if job is None:
+                return None
+            self.ledger.register([job])
+            row = self.ledger.ended(job)
+            if row is None:
+                return self.ledger.task(job)
+            self._take(self.ledger.task(job), row, earlier=True)
+        return None
+
+    def started(self, task: Task, where: str = "") -> None:
+        """A task runs now; `where` is for people: a device, or a worker's number."""
+        self.watch.started(task, where)
+
+    def evaluated(self, task: Task, step: int, epoch: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
+        """An evaluation of a task that runs; true if it should end now."""
+        self.watch.evaluated(task, step, epoch, metrics)
+        return self.source.evaluated(task.job, step, epoch, metrics)
+
+    def ended(self, task: Task, row: Row) -> None:
+        """A task has ended."""
+        self._take(task, row, earlier=False)
+        if row["status"] == "failed" and self.options.on_failure == "stop":
+            self.stopped = True
+
+    def _take(self, task: Task, row: Row, *, earlier: bool) -> None:
+        self.rows.append(row)
+        self.source.ended(task.job, row)
+        self.watch.ended(task, row, earlier=earlier)

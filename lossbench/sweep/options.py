@@ -1,0 +1,36 @@
+"""`sweep.*`: what concerns a sweep as a whole, and none of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from lossbench.signatures import bind
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """`sweep.*`; conf/config.yaml says what each is."""
+
+    name: str | None = None
+    retry_failed: bool = False
+    on_failure: Literal["continue", "stop"] = "continue"
+    max_jobs: Annotated[int, "[1, inf)"] = 1000
+
+
+def read_options(given: Any) -> SweepOptions:
+    """The options, checked.
+
+    Raises:
+        ConfigError: one that is not there, or not of its kind.
+    """
+    plain = OmegaConf.to_container(given, resolve=True) if isinstance(given, DictConfig) else given
+    return SweepOptions(**bind("sweep", SweepOptions, plain if isinstance(plain, Mapping) else {}, owner="sweep"))
+
+
+def of_the_sweep(overrides: Sequence[str]) -> list[str]:
+    """Those overrides that are about the sweep as a whole."""
+    return [word for word in overrides if word.lstrip("+~").startswith("sweep.")]

@@ -1,0 +1,80 @@
+"""A job of a sweep, in whichever process it runs: what goes wrong in it is its row, and the others run."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from lossbench.build import build
+from lossbench.config import Config, check
+from lossbench.errors import LossbenchError
+from lossbench.hydra_errors import translate
+from lossbench.observe.reporter import Report
+from lossbench.observe.run_dir import RunDirectory
+from lossbench.rates import settled
+from lossbench.resume import continued
+from lossbench.run import execute
+from lossbench.stopping import Stop
+from lossbench.summary import identity
+from lossbench.sweep.job import Row
+
+# Who is told of evaluations, where a launcher runs jobs in the sweep's own process.
+reported: ContextVar[Report | None] = ContextVar("reported", default=None)
+
+
+def run_job(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], path: Path, report: Report | None = None
+) -> Row:
+    """Train in the directory `path`, or go on with the part of the job that lies there.
+
+    Args:
+        cfg: as composed, without Hydra's own part.
+        report: is told of each evaluation.
+
+    Returns:
+        The run's summary; of a run that failed, was interrupted or could not begin only its `status` and `error`. Its
+        `directory` is the path.
+
+    Raises:
+        KeyboardInterrupt: the job was asked to stop, and has saved its state.
+    """
+    stop = Stop()
+    checked: Config | None = None
+    earlier = None
+    try:
+        checked = check(cfg, choices)
+        earlier = continued(checked, path)
+        run = build(settled(checked, earlier.checkpoint.facts if earlier else None))
+        if earlier:
+            earlier.load(run)
+        with stop.listening():
+            row = execute(
+                run, path, overrides, resume=earlier, stopped=stop.asked, brief=True, report=report or reported.get()
+            )
+    except (Exception, SystemExit) as error:  # a user's own code can even leave
+        if earlier:
+            earlier.lock.close()
+        row = _failed(checked, overrides, path, error)
+    if row["status"] == "interrupted" or stop.asked():  # too late for this job, and before the next
+        stop.leave()
+    return {**row, "directory": str(path)}
+
+
+def _failed(checked: Config | None, overrides: Sequence[str], path: Path, error: BaseException) -> Row:
+    """The row of a job that failed, which its directory holds as well."""
+    text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
+    row = {"status": "failed", "error": " ".join(text.split())}
+    with suppress(LossbenchError, OSError):  # the run itself may have written it down
+        directory = RunDirectory(path, identity(checked) if checked else {})
+        if checked:
+            directory.config(checked.text, list(overrides))
+        if not isinstance(error, LossbenchError):
+            directory.log("".join(traceback.format_exception(error)))
+        directory.status("failed", error=row["error"])
+        directory.release()
+    return {**(identity(checked) if checked else {}), **row}
