@@ -25,10 +25,8 @@ class Ledger:
         """Give each job that is new its number and its directory."""
         for job in jobs:
             number = len(self.jobs)
-            self.jobs.setdefault(
-                job.hash,
-                {"hash": job.hash, "number": number, "phase": job.phase, "directory": job_name(number, job.name)},
-            )
+            entry = {"hash": job.hash, "number": number, "phase": job.phase, "directory": job_name(number, job.name)}
+            self.jobs.setdefault(job.hash, entry)
         self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self.path / "sweep.json") as file:
             file.write((json.dumps({"jobs": list(self.jobs.values())}, indent=1) + "\n").encode())

@@ -27,7 +27,7 @@ def read_options(given: Any) -> SweepOptions:
     Raises:
         ConfigError: one that is not there, or not of its kind.
     """
-    plain = OmegaConf.to_container(given, resolve=True) if isinstance(given, DictConfig) else given
+    plain: Any = OmegaConf.to_container(given, resolve=True) if isinstance(given, DictConfig) else given
     return SweepOptions(**bind("sweep", SweepOptions, plain if isinstance(plain, Mapping) else {}, owner="sweep"))
 
 
