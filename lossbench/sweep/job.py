@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,11 @@ class Source(Protocol):
     """Where a sweep's jobs come from. What it hands out may depend on what became of earlier jobs."""
 
     @property
+    def known(self) -> Sequence[Job]:
+        """Jobs that can be known from the start: all of them, or one for each way in which their settings differ."""
+        ...
+
+    @property
     def total(self) -> int | None:
         """How many jobs there will be, as far as that is known."""
         ...
@@ -74,7 +79,7 @@ class Listed:
     """Jobs that are all known from the start."""
 
     def __init__(self, jobs: list[Job]) -> None:
-        self.jobs, self.total = jobs, len(jobs)
+        self.known, self.total = jobs, len(jobs)
         self._rest = iter(jobs)
         self._left = len(jobs)
 

@@ -19,6 +19,12 @@ class SweepOptions:
     retry_failed: bool = False
     on_failure: Literal["continue", "stop"] = "continue"
     max_jobs: Annotated[int, "[1, inf)"] = 1000
+    trials: Annotated[int | None, "[1, inf)"] = None
+    sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "sobol"] | None = None
+    pruner: Literal["median", "percentile", "halving", "hyperband"] | None = None
+    metric: Any = None
+    tune: Any = ("optim.lr",)
+    seeds: Any = 5
 
 
 def read_options(given: Any) -> SweepOptions:

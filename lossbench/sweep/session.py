@@ -25,7 +25,7 @@ def conduct(launcher: Launcher, source: Source, directory: Path, options: SweepO
     """
     ledger = Ledger(directory)
     if isinstance(source, Listed):
-        ledger.register(source.jobs)
+        ledger.register(source.known)
     say(f"sweep of {plural(source.total, 'job') if source.total else 'jobs'} in {directory}")
     feed = Feed(source, ledger, Screen(source.total), options)
     try:
