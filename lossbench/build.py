@@ -38,7 +38,7 @@ from lossbench.engine.weights import put_weights
 from lossbench.errors import ConfigError, DataError, LossbenchError, first_line
 from lossbench.group_facts import GroupFacts, group_facts
 from lossbench.loss_build import build_objective, may_be_empty
-from lossbench.loss_config import fit
+from lossbench.loss_config import Fit, fit
 from lossbench.models.output import with_output
 from lossbench.monitor import direction_of, monitor_of
 from lossbench.optim_build import (
@@ -112,15 +112,8 @@ def build(config: Config) -> Run:
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     set_determinism(options.deterministic)
-    source = load_source(config.dataset)
-    data = prepare(source, config.dataset_options, config.split, seed, device)
-    output = config.model_options.output
-    loss = fit(config.loss, type(data.task), config.dataset, output)
-    if "counts" in loss.fields:
-        _refuse_other_numbers(loss.name, config.dataset_options)
-    task = data.task.suited(loss.fields, output=output, levels=loss.levels)
-    check_counts(source.target, task)
-    data = replace(data, fitted=replace(data.fitted, task=task))
+    data, loss = load_data(config, device)
+    task = data.task
     batches = Batches(
         data.train,
         batch_size=options.batch_size,
@@ -177,6 +170,22 @@ def build(config: Config) -> Run:
     np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
     sample, facts = _sample(data.train), group_facts(groups, optimizers, unknown)
     return Run(config, data, sample, player, batches, length, best, device, precision, notes, averaged_best, facts)
+
+
+def load_data(config: Config, device: torch.device) -> tuple[Data, Fit]:
+    """The data set, its task as the loss asks for it, and the loss as the task takes it.
+
+    Raises:
+        ConfigError, DataError: what cannot be read, or does not go together.
+    """
+    source, output = load_source(config.dataset), config.model_options.output
+    data = prepare(source, config.dataset_options, config.split, config.root.seed, device)
+    loss = fit(config.loss, type(data.task), config.dataset, output)
+    if "counts" in loss.fields:
+        _refuse_other_numbers(loss.name, config.dataset_options)
+    task = data.task.suited(loss.fields, output=output, levels=loss.levels)
+    check_counts(source.target, task)
+    return replace(data, fitted=replace(data.fitted, task=task)), loss
 
 
 def _refuse_other_numbers(loss: str, options: DatasetOptions) -> None:

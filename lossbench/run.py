@@ -82,8 +82,7 @@ def execute(
             _record_rate(run.config, directory)
             board = recorder.add(_board(run, path, start))
             recorder.add(_screen(run, start or 0, brief))
-            if report is not None:
-                recorder.add(Reporter(report))
+            reporter = recorder.add(Reporter(report)) if report else None
             try:
                 reason = train(
                     run.player,
@@ -96,6 +95,7 @@ def execute(
                     averaged=run.averaged,
                     start=start or 0,
                     stopped=stopped,
+                    pruned=lambda: reporter is not None and reporter.ends,
                 )
                 status, ended = "completed", {"reason": reason}
             except Diverged as error:

@@ -16,7 +16,7 @@ from lossbench.engine.recovery import Recovery
 from lossbench.engine.step import Player
 from lossbench.tasks import Batch
 
-Reason = Literal["length", "max_time", "early_stop", "stopped"]
+Reason = Literal["length", "max_time", "early_stop", "pruned", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def train(
     averaged: Averaged | None = None,
     start: int = 0,
     stopped: Callable[[], bool] = lambda: False,
+    pruned: Callable[[], bool] = lambda: False,
 ) -> Reason:
     """Train from the step `start` until the length, the time or the patience is used up; returns which it was.
 
@@ -47,7 +48,8 @@ def train(
     looks at them, which may send the training back to an earlier step. At each evaluation the best weights are kept.
     Those of every `eval_every` steps move the schedules that go by them; the one at a run's end does not, since a run
     that is gone on with equals one that was longer from the start. An average of the weights is measured beside them,
-    with a best of its own; it decides nothing. When `stopped` says so, the step is finished and saved.
+    with a best of its own; it decides nothing. When `stopped` says so, the step is finished and saved. When `pruned`
+    says so after an evaluation, the training ends there: it does worse than others that it is compared with.
 
     Raises:
         Diverged: the guard's policy ended the run; the weights are those before the first bad step.
@@ -89,7 +91,7 @@ def train(
         if evaluation:
             for schedule in player.schedules if step % length.eval_every == 0 else ():
                 schedule.evaluated(metrics["val"])
-            reason = reason or ("early_stop" if best.exhausted else None)
+            reason = reason or ("early_stop" if best.exhausted else "pruned" if pruned() else None)
         recovery.remember()
         if checkpoints and (saving or reason):
             checkpoints.save(step, epoch)
