@@ -43,6 +43,7 @@ JOBS = [
     ["loss=sum", "+loss@loss.terms.a=focal", "+loss@loss.terms.b=mine", "loss.terms.a.gamma=1", "loss.weights={a: 2}"],
     ["+optim.groups.head.name='5.*'", "+optim.groups.head.lr=0.01", "optim.weight_decay=${optim.lr}"],
     ["dataset={split: {val: 0.2}}", "model.hidden=[8,8]", "~optim.lr=0.001", "trainer={epochs: 2}"],
+    ["optim.lr=0.1", "optim={lr: 0.2}"],
     ["+extra=note", "+extra.more=1", "name='a b'"],
     ["+extra@of.mine=note", "of.mine.text=else"],
     ["+hydra.job.env_set.B=2", "hydra.job.config.override_dirname.exclude_keys=[seed]", "seed=1", "optim=sgd"],
@@ -122,6 +123,14 @@ def test_a_job_changes_no_other(sweep):
     second = ours.config(["seed=2"])
     assert list(second.optim.betas) == [0.9, 0.999]
     assert list(second.hydra.overrides.task) == ["seed=2"]
+
+
+def test_what_the_sweep_has_found_meanwhile_is_every_later_jobs_too(sweep):
+    _, master = sweep
+    ours = Compositions(*sweep)
+    ours.config(["seed=1"])
+    found = master.hydra.run.dir  # with a time and random digits
+    assert ours.config(["seed=2"]).hydra.run.dir == found
 
 
 @pytest.mark.parametrize(
