@@ -38,6 +38,9 @@ held_back: list[str] = []
 # The user's own config directories as flags, for the command that goes on with a run.
 config_flags: list[str] = []
 
+# The settings as typed, with those recorded of an earlier call in front, for a sweep to record.
+settings: list[str] = []
+
 
 def train(arguments: Sequence[str]) -> None:
     """Run `lossbench train ARGUMENTS`.
@@ -54,6 +57,7 @@ def train(arguments: Sequence[str]) -> None:
     check_choices(overrides)
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
+    settings[:] = overrides
     held_back[:] = of_swept_groups(overrides) if {"-m", "--multirun"} & set(flags) else []
     sys.argv = [sys.argv[0], *flags, *(word for word in overrides if word not in held_back)]
     _prepared.clear()
@@ -90,17 +94,19 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 
 def with_recorded(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The overrides, with those in front that a run named by `resume=PATH` was started with.
+    """The overrides, with those in front that a run named by `resume=PATH`, or a sweep by its name, was started with.
 
     Raises:
-        ConfigError: a sweep; one run is gone on with at a time.
+        ConfigError: `resume` for a sweep; one run is gone on with at a time. Or there is no sweep of that name.
         CheckpointError: there is no such run.
     """
     sweeps = bool({"-m", "--multirun"} & set(flags))
     words = list(overrides) if sweeps else [_with_plain_path(word) for word in overrides]
     asked = [word.partition("=")[2].strip("'\"") for word in words if word.lstrip("+").startswith("resume=")]
     if not asked or asked[-1] == "null":
-        return words
+        from lossbench.sweep.command import recalled
+
+        return recalled(words) if sweeps else words
     if sweeps:
         raise ConfigError("resume goes on with one run; leave -m away")
     if asked[-1] == "auto":
@@ -178,9 +184,12 @@ def before_run(config: DictConfig) -> None:
     from lossbench.compose import check_composed
     from lossbench.rates import settled
     from lossbench.resume import resume
+    from lossbench.sweep.options import of_the_sweep
 
     try:
         checked = check_composed(config)
+        if words := of_the_sweep(config.hydra.overrides.task):
+            raise ConfigError(f"{words[0]} concerns a sweep; add -m")
         earlier = resume(checked)
         try:
             run = build(settled(checked, earlier.checkpoint.facts if earlier else None))

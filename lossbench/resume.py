@@ -148,9 +148,10 @@ def _compared(path: Path, named: Path, config: Config, held: TextIO) -> Resume:
     _refuse_precision(path, facts["environment"]["precision"], here["precision"], config.trainer.precision)
     keys = tuple(key for key, _, _ in changed)
     status = read_json(path / "status.json", {})
-    if status.get("status") == "completed" and not _any(keys, LENGTH):
-        mend = FINISHED.get(str(status.get("reason")), FINISHED["length"])
-        raise ConfigError(f"{path} has finished ({status.get('reason')}); {mend} trains on")
+    reason = status.get("reason")
+    if status.get("status") == "completed" and reason != "pruned" and not _any(keys, LENGTH):
+        mend = FINISHED.get(str(reason), FINISHED["length"])
+        raise ConfigError(f"{path} has finished ({reason}); {mend} trains on")
     notes = [f"{key} was {_typed(old)} and is {_typed(new)} from here on" for key, old, new in changed]
     for name, old, new in differences(facts["environment"], here):
         notes.append(f"{name} was {old} and is {new}: what follows may differ in the last bits")
@@ -166,7 +167,7 @@ def interrupted(root: Path, config_hash: str) -> Path | None:
     for file in root.rglob("status.json"):
         status = read_json(file, {})
         same = status.get("config_hash") == config_hash and status.get("status") not in ("completed", "diverged")
-        if same and found(file.parent / FOLDER, "step") and not _running(file.parent):
+        if same and found(file.parent / FOLDER, "step") and not is_running(file.parent):
             runs.append((status.get("heartbeat", 0.0), file.parent))
     return max(runs)[1] if runs else None
 
@@ -232,7 +233,8 @@ def _any(keys: Collection[str], prefixes: tuple[str, ...]) -> bool:
     )
 
 
-def _running(path: Path) -> bool:
+def is_running(path: Path) -> bool:
+    """Whether some process holds the run's directory."""
     try:
         lock(path).close()
     except ConfigError:

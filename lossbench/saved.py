@@ -90,22 +90,27 @@ def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     Raises:
         CheckpointError: a recorded one may name code.
     """
-    keys = [key_of(word) for word in given]
-
-    def stays(word: str) -> bool:
-        key = key_of(word)
-        return key not in keys and not any(key.startswith(f"{group}.") for group in keys)
-
-    kept = [word for word in recorded if stays(word)]
+    kept = still_said(recorded, given)
     for word in kept:
-        if _may_name_code(word):
+        if may_name_code(word):
             raise CheckpointError(
                 f"the run was started with {word}, which may name code: type it again if you trust it"
             )
     return [*kept, *given]
 
 
-def _may_name_code(override: str) -> bool:
+def still_said(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Those recorded settings for which none typed now stands."""
+    keys = [key_of(word).replace("/", ".") for word in given]
+
+    def stays(word: str) -> bool:
+        key = key_of(word).replace("/", ".")
+        return key not in keys and not any(key.startswith(f"{group}.") for group in keys)
+
+    return [word for word in recorded if stays(word)]
+
+
+def may_name_code(override: str) -> bool:
     """Whether a setting names code, or could bring in a config file of its author's by a path or a key of Hydra's."""
     key, _, value = override.lstrip("+~").partition("=")
     options = value.strip("[]").split(",") if key.partition("@")[0] in catalog.GROUPS else []

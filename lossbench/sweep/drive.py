@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.plugins.launcher import Launcher
 
-from lossbench.hydra_errors import translate
+from lossbench.errors import first_line
+from lossbench.observe.run_dir import read_json
+from lossbench.sweep.cluster import cluster_of, run, take
 from lossbench.sweep.feed import Feed
-from lossbench.sweep.job import Row, Task
+from lossbench.sweep.job import Task
+from lossbench.sweep.lost import lost, row_of
 from lossbench.sweep.run_job import reported
 
 
@@ -19,42 +25,53 @@ def drive(launcher: Launcher, feed: Feed) -> None:
     """
     if hasattr(launcher, "stream"):
         launcher.stream(feed)
-        return
-    size = 1 if isinstance(launcher, BasicLauncher) else None
-    while tasks := _batch(feed, size):
-        for task in tasks:
-            feed.started(task)
-        token = reported.set(lambda *evaluation: feed.evaluated(tasks[0], *evaluation)) if size == 1 else None
-        try:
-            returns = launcher.launch([_words(task) for task in tasks], initial_job_idx=tasks[0].number)
-        finally:
-            if token:
+    elif isinstance(launcher, BasicLauncher):
+        while tasks := take(feed, 1):
+            token = reported.set(partial(feed.evaluated, tasks[0]))
+            try:
+                _launch(launcher, tasks, feed)
+            finally:
                 reported.reset(token)
-        for task, found in zip(tasks, returns, strict=True):
-            feed.ended(task, _row(task, found._return_value))
+    elif cluster := cluster_of(launcher):
+        run(cluster, feed)
+    else:
+        while tasks := take(feed, None):
+            _launch(launcher, tasks, feed)
 
 
-def _batch(feed: Feed, size: int | None) -> list[Task]:
-    tasks: list[Task] = []
-    while len(tasks) != size and (task := feed.next()) is not None:
-        tasks.append(task)
-    return tasks
+def _launch(launcher: Launcher, tasks: Sequence[Task], feed: Feed) -> None:
+    """Run these tasks; where the launcher loses them all with one, those that had not begun are launched again."""
+    for task in tasks:
+        feed.started(task)
+    before = [_status(task) for task in tasks]
+    try:
+        returns = launcher.launch([words(task) for task in tasks], initial_job_idx=tasks[0].number)
+    except Exception as error:
+        begun = [task for task, status in zip(tasks, before, strict=True) if _status(task) != status]
+        if not begun:
+            raise
+        for task in begun:
+            feed.ended(task, lost(task, f"{type(error).__name__}: {first_line(error)}"))
+        if rest := [task for task in tasks if task not in begun]:
+            _launch(launcher, rest, feed)
+        return
+    for task, found in zip(tasks, returns, strict=True):
+        feed.ended(task, row_of(task, found._return_value))
 
 
-def _words(task: Task) -> list[str]:
+def _status(task: Task) -> dict[str, object]:
+    found: dict[str, object] = read_json(task.path / "status.json", {})
+    return found
+
+
+def words(task: Task) -> list[str]:
     """The job's overrides, and where Hydra should put it."""
 
     def quoted(text: str) -> str:
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
-    directory = [f"hydra.sweep.dir={quoted(str(task.path.parent))}", f"hydra.sweep.subdir={quoted(task.path.name)}"]
+    directory = [
+        f"hydra.sweep.dir={quoted(str(task.path.parent.absolute()))}",
+        f"hydra.sweep.subdir={quoted(task.path.name)}",
+    ]
     return [*task.job.overrides, *directory]
-
-
-def _row(task: Task, value: object) -> Row:
-    """What a job gave back; an exception where the launcher could not run it."""
-    if isinstance(value, dict):
-        return value
-    assert isinstance(value, BaseException)
-    said = translate(value, task.job.overrides) or f"{type(value).__name__}: {value}"
-    return {"status": "failed", "error": " ".join(str(said).split()), "directory": str(task.path)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from decimal import Decimal
+from math import ceil, prod
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -12,6 +13,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 
 from lossbench import catalog
 from lossbench.errors import ConfigError
@@ -28,16 +30,29 @@ def jobs(overrides: Sequence[str], loader: ConfigLoader, *, limit: int | None = 
         ConfigError: a sweep over nothing, or over more than the limit; Hydra's own errors come as they are.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    for override in parsed:
-        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
-            raise ConfigError(f"the sweep has 0 jobs: '{override.input_line}' is empty")
-    count = prod(sum(1 for _ in o.sweep_string_iterator()) for o in parsed if o.is_discrete_sweep())
-    if limit is not None and count > limit:
-        raise ConfigError(f"{count} jobs (limit {limit}); pass sweep.max_jobs={count}")
+    sweeps = {override.get_key_element(): override for override in parsed if override.is_discrete_sweep()}
+    counts = {key: _count(override) for key, override in sweeps.items()}
+    for key, count in counts.items():
+        if not count:
+            raise ConfigError(f"the sweep has 0 jobs: '{sweeps[key].input_line}' is empty")
+    total = prod(counts.values())
+    if limit is not None and total > limit:
+        raise ConfigError(f"{total} jobs (limit {limit}); pass sweep.max_jobs={total}")
     if not any(override.is_sweep_override() for override in parsed):
         return [list(overrides)]
     (found,) = BasicSweeper.split_arguments(parsed, None)
     return [list(job) for job in found]
+
+
+def _count(override: Override) -> int:
+    """How many values a sweep goes over; those of a range are not made one by one, it may have any number."""
+    sweep = override.value()
+    if not isinstance(sweep, RangeSweep):
+        return sum(1 for _ in override.sweep_string_iterator())
+    start, stop, step = (Decimal(str(number)) for number in (sweep.start, sweep.stop, sweep.step))
+    if not (start.is_finite() and stop.is_finite() and step):
+        raise ConfigError(f"'{override.input_line}' has no end")
+    return max(0, ceil((stop - start) / step))
 
 
 def unique(found: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -45,9 +60,10 @@ def unique(found: Sequence[Sequence[str]]) -> list[list[str]]:
     return [list(job) for job in dict.fromkeys(map(tuple, found))]
 
 
-def swept(job: Sequence[str], found: Sequence[Sequence[str]]) -> list[str]:
-    """Those of a job's words that some other job does not have."""
-    return [word.lstrip("+") for word in job if not all(word in other for other in found)]
+def names(found: Sequence[Sequence[str]]) -> list[str]:
+    """Each job's name: those of its words that not every job has; of one job by itself, all."""
+    shared = set(found[0]).intersection(*found[1:]) if len(found) > 1 else set()
+    return [",".join(word.lstrip("+") for word in job if word not in shared) or "defaults" for job in found]
 
 
 def labels(found: Sequence[Sequence[str]]) -> list[str]:

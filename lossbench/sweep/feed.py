@@ -23,12 +23,18 @@ class Watch(Protocol):
 
 
 class Feed:
-    """The jobs of a source that are still to be run."""
+    """The jobs of a source that are still to be run.
+
+    Attributes:
+        rows: how each job ended, now or in an earlier call, by its hash.
+        stopped: a job failed, and nothing more is handed out (`sweep.on_failure=stop`).
+    """
 
     def __init__(self, source: Source, ledger: Ledger, watch: Watch, options: SweepOptions) -> None:
         self.source, self.ledger, self.watch, self.options = source, ledger, watch, options
-        self.rows: list[Row] = []
+        self.rows: dict[str, Row] = {}
         self.stopped = False
+        self._running: dict[str, list[Task]] = {}  # by hash, with the equal ones that came later
 
     @property
     def exhausted(self) -> bool:
@@ -42,10 +48,14 @@ class Feed:
             if job is None:
                 return None
             self.ledger.register([job])
-            row = self.ledger.ended(job)
-            if row is None:
-                return self.ledger.task(job)
-            self._take(self.ledger.task(job), row, earlier=True)
+            task, row = self.ledger.task(job), self.rows.get(job.hash) or self.ledger.ended(job)
+            if row is not None:
+                self._take(task, row, earlier=True)
+            elif job.hash in self._running:
+                self._running[job.hash].append(task)
+            else:
+                self._running[job.hash] = []
+                return task
         return None
 
     def started(self, task: Task, where: str = "") -> None:
@@ -59,11 +69,14 @@ class Feed:
 
     def ended(self, task: Task, row: Row) -> None:
         """A task has ended."""
+        equal = self._running.pop(task.job.hash, [])
         self._take(task, row, earlier=False)
+        for other in equal:
+            self._take(other, row, earlier=True)
         if row["status"] == "failed" and self.options.on_failure == "stop":
             self.stopped = True
 
     def _take(self, task: Task, row: Row, *, earlier: bool) -> None:
-        self.rows.append(row)
+        self.rows[task.job.hash] = row
         self.source.ended(task.job, row)
         self.watch.ended(task, row, earlier=earlier)

@@ -3,41 +3,166 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lossbench.engine.restore import found
 from lossbench.naming import job_name
 from lossbench.observe.replacing import replacing
 from lossbench.observe.run_dir import read_json
-from lossbench.sweep.job import Job, Row, Task
+from lossbench.saved import FOLDER
+from lossbench.sweep.experiment import joined, refuse_changes, values
+from lossbench.sweep.job import Job, Listed, Row, Source, Task
+
+VERSION = 1
 
 
 class Ledger:
-    """The jobs of the sweep in the directory `path`."""
+    """The jobs of the sweep in the directory `path`. What became of a job is in the job's own directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found = read_json(path / "sweep.json", {})
-        self.jobs: dict[str, dict[str, Any]] = {job["hash"]: job for job in found.get("jobs", [])}
+    A `sweep.json` that is lost or damaged is made again from those.
+
+    Args:
+        retry_failed: jobs that failed in an earlier call are run again, each in a new directory.
+    """
+
+    def __init__(self, path: Path, *, retry_failed: bool = False) -> None:
+        self.path, self.retry_failed = path, retry_failed
+        recorded = read_json(path / "sweep.json", {})
+        self.facts = recorded if _is_whole(recorded) else _rebuilt(path)
+        self.jobs: dict[str, dict[str, Any]] = {job["hash"]: job for job in self.facts.pop("jobs")}
+        self._numbers = count(1 + max((job["number"] for job in self.jobs.values()), default=-1))
+        self._settled: set[str] = set()
+
+    def plan(self, source: Source, command: Sequence[str], sweeper: str) -> None:
+        """Write down what the sweep is about to do.
+
+        Args:
+            command: the settings that go on with it.
+            sweeper: the choice of `hydra/sweeper`.
+
+        Raises:
+            ConfigError: the settings are those of another experiment than before.
+        """
+        earlier = self.facts["settings"]
+        settings = values([{"hydra/sweeper": sweeper, **job.settings} for job in source.known])
+        refuse_changes(self.path, earlier, settings)
+        self.facts = {
+            "version": VERSION,
+            "name": self.path.name,
+            "started": self.facts.get("started", time.time()),
+            "command": list(command),
+            "settings": joined(earlier, settings),
+            "hparams": sorted({*self.facts.get("hparams", ()), *(key for job in source.known for key in job.hparams)}),
+        }
+        if isinstance(source, Listed):
+            self._enter(source.known)
+        self._write()
 
     def register(self, jobs: Sequence[Job]) -> None:
         """Give each job that is new its number and its directory."""
-        for job in jobs:
-            number = len(self.jobs)
-            entry = {"hash": job.hash, "number": number, "phase": job.phase, "directory": job_name(number, job.name)}
-            self.jobs.setdefault(job.hash, entry)
-        self.path.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path / "sweep.json") as file:
-            file.write((json.dumps({"jobs": list(self.jobs.values())}, indent=1) + "\n").encode())
+        if self._enter(jobs):
+            self._write()
 
     def ended(self, job: Job) -> Row | None:
         """How the job ended, if it did so in a way that need not be tried again."""
-        path = self.path / self.jobs[job.hash]["directory"]
-        row = read_json(path / "summary.json", {}) or read_json(path / "status.json", {})
-        return {**row, "directory": str(path)} if row.get("status") in ("completed", "diverged", "failed") else None
+        return ended_in(self._path(job), job.hash)
+
+    def rows(self, source: Source) -> list[Row]:
+        """How those jobs ended that did: of the source's own, or of all that the sweep has had."""
+        asked = [job.hash for job in source.known] if isinstance(source, Listed) else list(self.jobs)
+        outcomes = (ended_in(self.path / self.jobs[key]["directory"], key) for key in asked)
+        return [row for row in outcomes if row is not None]
 
     def task(self, job: Job) -> Task:
         """Where the job is to be run."""
-        known = self.jobs[job.hash]
-        return Task(known["number"], job, self.path / known["directory"])
+        return Task(self.jobs[job.hash]["number"], job, self._path(job))
+
+    def _path(self, job: Job) -> Path:
+        return self.path / str(self.jobs[job.hash]["directory"])
+
+    def _enter(self, jobs: Sequence[Job]) -> bool:
+        """Whether that says anything new."""
+        fresh = [job for job in jobs if job.hash not in self._settled]
+        self._settled.update(job.hash for job in fresh)
+        entries = {job.hash: self._entry(job) for job in fresh}
+        is_new = any(self.jobs.get(key) != entry for key, entry in entries.items())
+        self.jobs.update(entries)
+        return is_new
+
+    def _entry(self, job: Job) -> dict[str, Any]:
+        known = self.jobs.get(job.hash)
+        number = known["number"] if known else next(self._numbers)
+        directory = self._usable(known["directory"] if known else job_name(number, job.name), job.hash)
+        return {"hash": job.hash, "number": number, "name": job.name, "phase": job.phase, "directory": directory}
+
+    def _usable(self, name: str, job_hash: str) -> str:
+        """The directory of that name, or a new one where it holds what must stay as it is."""
+        row = ended_in(self.path / name, job_hash)
+        again = row is not None and row["status"] == "failed" and self.retry_failed
+        if not again and (row is not None or _can_take(self.path / name, job_hash)):
+            return name
+        first = name.partition("~")[0]  # which no job's name has in it
+        return next(other for k in count(2) if not (self.path / (other := f"{first}~{k}")).exists())
+
+    def _write(self) -> None:
+        text = json.dumps({**self.facts, "jobs": list(self.jobs.values())}, indent=1, default=str)
+        with replacing(self.path / "sweep.json") as file:
+            file.write(f"{text}\n".encode())
+
+
+def ended_in(path: Path, job_hash: str) -> Row | None:
+    """The row of a job that ended in this directory.
+
+    The status is written last: a summary beside another status is of a run that was killed on its last lines.
+    """
+    status = read_json(path / "status.json", {})
+    if status.get("config_hash") != job_hash:
+        return None
+    if status.get("status") == "failed":
+        return {**status, "directory": str(path)}
+    summary = read_json(path / "summary.json", {})
+    ended = status.get("status") in ("completed", "diverged") and summary.get("status") == status["status"]
+    return {**summary, "directory": str(path)} if ended else None
+
+
+def _can_take(path: Path, job_hash: str) -> bool:
+    """Whether the job can begin in this directory, or go on from a checkpoint there."""
+    if not (path / "status.json").exists() and not (path / "config.yaml").exists():
+        return True
+    status = read_json(path / "status.json", {})
+    unfinished = status.get("status") in ("running", "interrupted") and status.get("config_hash") == job_hash
+    return unfinished and bool(found(path / FOLDER, "step"))
+
+
+def _is_whole(recorded: dict[str, Any]) -> bool:
+    """Whether what `sweep.json` holds is of its form."""
+    jobs = recorded.get("jobs")
+    return isinstance(jobs, list) and isinstance(recorded.get("settings"), dict) and all(map(_is_entry, jobs))
+
+
+def _is_entry(job: Any) -> bool:
+    """Whether it is a job's entry, with a directory in the sweep's own."""
+    kinds = {"hash": str, "number": int, "directory": str}
+    return (
+        isinstance(job, dict)
+        and all(isinstance(job.get(key), kind) for key, kind in kinds.items())
+        and Path(job["directory"]).name == job["directory"]
+    )
+
+
+def _rebuilt(path: Path) -> dict[str, Any]:
+    """What the jobs' directories say of themselves; of several attempts at a job the last one counts."""
+    jobs: dict[str, tuple[float, dict[str, Any]]] = {}
+    settings = []
+    for file in sorted(path.glob("*/status.json")):
+        status, (number, _, name) = read_json(file, {}), file.parent.name.partition("-")
+        key, started = status.get("config_hash"), status.get("started", 0.0)
+        if isinstance(key, str) and number.isdecimal() and started >= jobs.get(key, (0.0,))[0]:
+            entry = {"hash": key, "number": int(number), "name": name.partition("~")[0], "phase": ""}
+            jobs[key] = (started, {**entry, "directory": file.parent.name})
+            settings.append(status.get("settings", {}))
+    return {"settings": values(settings), "jobs": [entry for _, entry in jobs.values()]}

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from lossbench.errors import ConfigError
 from lossbench.signatures import bind
 
 
@@ -23,7 +25,7 @@ class SweepOptions:
     sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "sobol"] | None = None
     pruner: Literal["median", "percentile", "halving", "hyperband"] | None = None
     metric: Any = None
-    tune: Any = ("optim.lr",)
+    tune: Any = None
     seeds: Any = 5
 
 
@@ -39,4 +41,12 @@ def read_options(given: Any) -> SweepOptions:
 
 def of_the_sweep(overrides: Sequence[str]) -> list[str]:
     """Those overrides that are about the sweep as a whole."""
-    return [word for word in overrides if word.lstrip("+~").startswith("sweep.")]
+    return [word for word in overrides if word.lstrip("+~").partition("=")[0].partition(".")[0] == "sweep"]
+
+
+def refuse_several(overrides: Sequence[str]) -> None:
+    """Refuse to sweep over what is about the sweep as a whole; Hydra would pass it over in silence."""
+    for override in OverridesParser.create().parse_overrides(of_the_sweep(overrides)):
+        if override.is_sweep_override():
+            key, _, value = str(override.input_line).partition("=")
+            raise ConfigError(f"{key} is about the sweep as a whole and takes one value, got {value}")

@@ -15,7 +15,7 @@ from lossbench.config import Config, check
 from lossbench.errors import LossbenchError
 from lossbench.hydra_errors import translate
 from lossbench.observe.reporter import Report
-from lossbench.observe.run_dir import RunDirectory
+from lossbench.observe.run_dir import RunDirectory, lock, read_json
 from lossbench.rates import settled
 from lossbench.resume import continued
 from lossbench.run import execute
@@ -68,13 +68,18 @@ def run_job(
 def _failed(checked: Config | None, overrides: Sequence[str], path: Path, error: BaseException) -> Row:
     """The row of a job that failed, which its directory holds as well."""
     text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
+    facts = identity(checked) if checked else {}
     row = {"status": "failed", "error": " ".join(text.split())}
-    with suppress(LossbenchError, OSError):  # the run itself may have written it down
-        directory = RunDirectory(path, identity(checked) if checked else {})
-        if checked:
+    earlier = read_json(path / "status.json", {})
+    of_this_job = earlier.get("config_hash") == facts.get("config_hash")
+    with suppress(LossbenchError, OSError):
+        if earlier.get("status") == "failed" or (earlier and not of_this_job):  # the run itself wrote it down
+            return {**facts, **row}
+        directory = RunDirectory(path, facts, resume=lock(path) if earlier else None)
+        if checked and not earlier:
             directory.config(checked.text, list(overrides))
         if not isinstance(error, LossbenchError):
             directory.log("".join(traceback.format_exception(error)))
         directory.status("failed", error=row["error"])
         directory.release()
-    return {**(identity(checked) if checked else {}), **row}
+    return {**facts, **row}

@@ -2,38 +2,126 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.plugins.launcher import Launcher
+from rich.markup import escape
+from rich.table import Table
 
-from lossbench.console import say
-from lossbench.errors import SweepFailed, plural
+from lossbench.console import console, say
+from lossbench.errors import ConfigError, SweepFailed, plural, printable
+from lossbench.observe.run_dir import lock
 from lossbench.sweep.drive import drive
 from lossbench.sweep.feed import Feed
-from lossbench.sweep.job import Listed, Row, Source
+from lossbench.sweep.job import Row, Source
 from lossbench.sweep.ledger import Ledger
 from lossbench.sweep.options import SweepOptions
 from lossbench.sweep.screen import Screen
 
 
-def conduct(launcher: Launcher, source: Source, directory: Path, options: SweepOptions) -> list[Row]:
-    """Run a sweep in its directory, and show what came of it.
+@dataclass(frozen=True)
+class Asked:
+    """A sweep as it was asked for.
+
+    Attributes:
+        command: its settings, for `sweep.json`.
+        sweeper: the choice of `hydra/sweeper`.
+        again: the command that goes on with it.
+    """
+
+    directory: Path
+    command: Sequence[str]
+    sweeper: str
+    again: str
+
+
+def conduct(
+    launcher: Launcher, source: Source, asked: Asked, options: SweepOptions, conclude: Callable[[], None]
+) -> list[Row]:
+    """Run a sweep in its directory, or what is missing of it, and show what came of it.
+
+    Args:
+        conclude: prints what the results say.
 
     Raises:
+        ConfigError: the directory holds another experiment, or the sweep is going on in another process.
         SweepFailed: some jobs failed.
         KeyboardInterrupt: it was asked to stop; what ran has saved its state.
     """
-    ledger = Ledger(directory)
-    if isinstance(source, Listed):
-        ledger.register(source.known)
-    say(f"sweep of {plural(source.total, 'job') if source.total else 'jobs'} in {directory}")
-    feed = Feed(source, ledger, Screen(source.total), options)
-    try:
-        drive(launcher, feed)
-    except KeyboardInterrupt:
-        say(f"interrupted; the jobs that ended are in {directory}")
-        raise
-    failed = [row for row in feed.rows if row["status"] == "failed"]
+    with _held(asked.directory):
+        ledger = Ledger(asked.directory, retry_failed=options.retry_failed)
+        ledger.plan(source, asked.command, asked.sweeper)
+        say(_size(source, ledger))
+        say(f"should it be interrupted, go on with: {asked.again}")
+        feed = Feed(source, ledger, Screen(source.total), options)
+        try:
+            drive(launcher, feed)
+        except KeyboardInterrupt:
+            say(f"interrupted; {plural(len(feed.rows), 'job')} ended; go on with: {asked.again}")
+            raise
+        rows = list(feed.rows.values())
+        if any(row["status"] != "failed" for row in rows):
+            conclude()
+        _show_end(rows, feed, asked)
+        return rows
+
+
+def _size(source: Source, ledger: Ledger) -> str:
+    """What is to be done, and how much of it was done in earlier calls."""
+    ended = ledger.rows(source)
+    failed = sum(row["status"] == "failed" for row in ended)
+    done = f"; {len(ended)} {'is' if len(ended) == 1 else 'are'} done already" if ended else ""
+    of_these = f", {failed} of them failed (sweep.retry_failed=true runs those again)" if failed else ""
+    size = f"of {plural(source.total, 'job')} " if source.total else ""
+    return f"sweep {size}in {ledger.path}{done}{of_these}"
+
+
+def _show_end(rows: Sequence[Row], feed: Feed, asked: Asked) -> None:
+    """Every failure, where everything is, and what is left to do.
+
+    Raises:
+        SweepFailed: some jobs failed.
+    """
+    failed = [row for row in rows if row["status"] == "failed"]
     if failed:
-        raise SweepFailed(f"{len(failed)} of {plural(len(feed.rows), 'job')} failed; the first: {failed[0]['error']}")
-    return feed.rows
+        console.print(_failures(failed))
+    say(f"directory    {asked.directory}")
+    say(f"TensorBoard  tensorboard --logdir {shlex.quote(str(asked.directory))}")
+    left = (feed.source.total or len(rows)) - len(rows) if feed.stopped else 0
+    if left:
+        say(f"left out     {plural(left, 'job')} (sweep.on_failure=stop); go on with: {asked.again}")
+    if failed:
+        say(f"failed       run again with: {asked.again} sweep.retry_failed=true")
+        raise SweepFailed(f"{len(failed)} of {plural(len(rows), 'job')} failed; the first: {failed[0]['error']}")
+
+
+def _failures(failed: Sequence[Row]) -> Table:
+    """Each job that failed, and why."""
+    table = Table(title=f"{plural(len(failed), 'job')} failed", title_justify="left")
+    table.add_column("job", overflow="fold")
+    table.add_column("cause", overflow="fold", style="red")
+    for row in failed:
+        table.add_row(escape(Path(row["directory"]).name), escape(printable(str(row["error"]))))
+    return table
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """The sweep's directory, which no other process can have meanwhile.
+
+    Raises:
+        ConfigError: it is a run's directory, or another process has it.
+    """
+    if (directory / "status.json").exists():
+        raise ConfigError(f"{directory} holds a run; a sweep needs a directory of its own, such as sweep.name=NAME")
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock(directory)
+    except ConfigError as error:
+        raise ConfigError(f"{directory} is in use: its sweep is still going on in another process") from error
+    with held:
+        yield

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from lossbench.sweep.compose import Composer
-    from lossbench.sweep.job import Source
+    from lossbench.sweep.job import Job, Source
     from lossbench.sweep.options import SweepOptions
 
 
@@ -33,20 +33,29 @@ class LossbenchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from lossbench.app import config_flags, held_back
+        from lossbench import app
+        from lossbench.sweep import command
         from lossbench.sweep.compose import Composer
-        from lossbench.sweep.options import of_the_sweep, read_options
-        from lossbench.sweep.session import conduct
+        from lossbench.sweep.options import of_the_sweep, read_options, refuse_several
+        from lossbench.sweep.session import Asked, conduct
 
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
+        refuse_several(arguments)
         options = read_options(self.config.sweep)
         own = of_the_sweep(arguments)
-        words = [word for word in (*arguments, *held_back) if word not in own]
-        composer = Composer(self.hydra_context.config_loader, self.config, config_flags)
+        words = [word for word in (*arguments, *app.held_back) if word not in own]
+        composer = Composer(self.hydra_context.config_loader, self.config, app.config_flags)
         source = self.source(words, composer, options)
-        return conduct(self.launcher, source, Path(str(self.config.hydra.sweep.dir)), options)
+        directory = Path(str(self.config.hydra.sweep.dir))
+        asked = Asked(
+            directory=directory,
+            command=command.recordable(app.settings),
+            sweeper=str(self.config.hydra.runtime.choices["hydra/sweeper"]),
+            again=command.resuming(directory, str(self.config.output_root), app.config_flags),
+        )
+        return conduct(self.launcher, source, asked, options, lambda: self.conclude(source, directory))
 
     def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
         """Where the jobs come from.
@@ -56,11 +65,21 @@ class LossbenchSweeper(Sweeper):
         """
         from lossbench.console import say
         from lossbench.errors import plural
-        from lossbench.sweep.expand import jobs, swept, unique
+        from lossbench.sweep.expand import jobs, names, unique
         from lossbench.sweep.job import Listed
 
         found = jobs(words, composer.loader, limit=options.max_jobs)
         kept = unique(found)
-        if len(kept) < len(found):
-            say(f"{plural(len(found) - len(kept), 'job')} equal to another: run once")
-        return Listed([composer.job(job, ",".join(swept(job, kept)) or "defaults") for job in kept])
+        different: dict[str, Job] = {}
+        for job, name in zip(kept, names(kept), strict=True):
+            composed = composer.job(job, name)
+            different.setdefault(composed.hash, composed)  # 1e-3 is 0.001
+        if len(different) < len(found):
+            say(f"{plural(len(found) - len(different), 'job')} equal to another: run once")
+        return Listed(list(different.values()))
+
+    def conclude(self, source: Source, directory: Path) -> None:
+        """Print what the results say, and save it."""
+        from lossbench.report.leaderboard import conclude
+
+        conclude(directory)
