@@ -125,13 +125,17 @@ class Config:
     scheduler_options: SchedulerOptions
     plain: Mapping[str, Any]  # the whole config, resolved
     typed: Mapping[str, Any]  # the whole config, interpolations as their text
-    text: str  # as YAML, interpolations unresolved: secrets of the environment stay out of it
     lr_auto: bool = False  # whether PLACEHOLDER stands for the rate, which `rates.settled` finds
     found_lr: RangeTest | None = None  # how it was found
 
     @property
     def name(self) -> str:
         return run_name(self.root.name, self.choices)
+
+    @property
+    def text(self) -> str:
+        """The whole config as YAML, interpolations unresolved: secrets of the environment stay out of it."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.typed)))
 
     @property
     def hash(self) -> str:
@@ -195,7 +199,6 @@ def check(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
         scheduler_options=scheduler_options,
         plain=plain,
         typed=_unresolved(cfg),
-        text=OmegaConf.to_yaml(cfg),
         lr_auto=lr_auto,
     )
     check_fit(config.loss, config.dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -118,8 +119,9 @@ def _device_name(device: torch.device) -> str:
     return str(device)
 
 
+@cache
 def _git_commit() -> str | None:
-    """The commit of the current directory's checkout, if it is one."""
+    """The commit of the current directory's checkout, if it is one, when the process first asks."""
     try:
         found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 
 from lossbench.data.source import Source
@@ -10,11 +13,17 @@ from lossbench.data.table import numeric_table
 
 def digits() -> Source:
     """1,797 handwritten digits, images (1, 8, 8) of grey levels 0 to 1, ten classes (UCI, Alpaydin 1998)."""
+    data = _digits()
+    images = (data.images / 16).astype(np.float32)[:, None]
+    return Source(images, data.target.copy(), "multiclass", tuple(map(str, data.target_names)))
+
+
+@cache
+def _digits() -> Any:
+    """As they are read from text, which takes longer than an epoch: a sweep's runs would do so one by one."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
-    images = (data.images / 16).astype(np.float32)[:, None]
-    return Source(images, data.target, "multiclass", tuple(map(str, data.target_names)))
+    return load_digits()
 
 
 def wine() -> Source:
