@@ -1,0 +1,34 @@
+"""Arms that are tuned with equal budgets and compared on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra_plugins.lossbench.sweeper import LossbenchSweeper
+
+if TYPE_CHECKING:
+    from lossbench.sweep.compose import Composer
+    from lossbench.sweep.job import Source
+    from lossbench.sweep.options import SweepOptions
+
+
+class FairSweeper(LossbenchSweeper):
+    """Tunes each combination of the swept values, and measures what the best settings give."""
+
+    def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
+        from lossbench.sweep.fair import fair
+
+        assert self.config is not None
+        return fair(words, composer, options, Path(str(self.config.hydra.sweep.dir)))
+
+    def conclude(self, source: Source, directory: Path) -> None:
+        from lossbench.console import say
+        from lossbench.sweep.fair import Fair
+        from lossbench.sweep.outcome import outcomes
+
+        assert isinstance(source, Fair)
+        for line in outcomes(source):
+            say(line)
+        super().conclude(source, directory)

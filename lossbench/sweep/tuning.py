@@ -1,0 +1,166 @@
+"""The arms of a fair sweep: what is tuned in each, over which values, at which points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import qmc
+
+from lossbench.console import say
+from lossbench.errors import ConfigError, plural
+from lossbench.signatures import show
+from lossbench.sweep.compose import Composer
+from lossbench.sweep.expand import labels
+from lossbench.sweep.job import Job
+from lossbench.sweep.protocol import Protocol, unknown_key
+from lossbench.sweep.search import Dimension
+
+WIDTH = 30  # a default's range goes this factor either way: three decades in all
+DIGITS = 3  # of a value that was drawn: it is for people to type again
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the swept choices.
+
+    Attributes:
+        name: what sets it apart, such as `focal`; empty where there is only one.
+        default: the arm as it is, before anything is tuned.
+        dimensions: what is tuned in it.
+        around: the keys whose range goes around the default.
+    """
+
+    name: str
+    default: Job
+    dimensions: tuple[Dimension, ...]
+    around: frozenset[str]
+
+    def named(self, what: str, *more: str) -> str:
+        """The name of a job of this arm."""
+        return f"{what}-{','.join(filter(None, (self.name, *more)))}"
+
+
+def compose_arms(protocol: Protocol, composer: Composer) -> list[Arm]:
+    """The arms, composed with their defaults and with the ends of all ranges.
+
+    Raises:
+        ConfigError: something in it is refused, or there is no such key, or a range is missing.
+    """
+    names = [label.replace(", ", ",") for label in labels(protocol.arms)]
+    found: dict[str, tuple[str, Job]] = {}
+    for name, words in zip(names, protocol.arms, strict=True):
+        job = composer.job(words, f"tune-{name or 'default'}", "tune")
+        found.setdefault(job.hash, (name, job))
+    if len(found) < len(names):
+        say(f"{plural(len(names) - len(found), 'arm')} equal to another: run once")
+    known = list(dict.fromkeys(key for _, job in found.values() for key in job.settings))
+    for key in protocol.tuned:
+        if key not in known and not key.startswith("+"):
+            raise unknown_key(key, known)
+    arms = [_arm(name, job, protocol.tuned) for name, job in found.values()]
+    for arm in arms:
+        for dimension in arm.dimensions:  # what it refuses is said before anything runs
+            for value in dimension.choices or (dimension.low, dimension.high):
+                trial_job(arm, [dimension.word(value)], composer)
+    return arms
+
+
+def sobol_trials(arms: Sequence[Arm], protocol: Protocol, composer: Composer, seed: int) -> list[list[Job]]:
+    """The trials of each arm: first its default, then points of a Sobol sequence, the same ones in every arm.
+
+    The default comes first so that tuning never loses to not tuning. Of equal trials one is left: it would give the
+    same result again.
+
+    Sobol's sequence, scrambled (Owen 1998), covers a range more evenly than random numbers do, and its first points
+    are those of any longer one: more trials go on from fewer.
+
+    Raises:
+        ConfigError: one of the settings is refused.
+    """
+    columns = {key: column for column, key in enumerate(protocol.tuned)}
+    points = unit_points(len(columns), protocol.trials - 1, seed)
+    found = [[arm.default, *(_at(arm, point, columns, composer) for point in points)] for arm in arms]
+    return [_different(jobs) for jobs in found]
+
+
+def unit_points(dimensions: int, n: int, seed: int) -> np.ndarray:  # (n, dimensions)
+    """The first n points of a scrambled Sobol sequence in the unit cube."""
+    if n == 0 or dimensions == 0:
+        return np.zeros((n, dimensions))
+    points: np.ndarray = qmc.Sobol(dimensions, seed=seed).random_base2(math.ceil(math.log2(n)))
+    return points[:n]
+
+
+def trial_job(arm: Arm, words: Sequence[str], composer: Composer) -> Job:
+    """The trial of an arm with these settings beyond its own.
+
+    Raises:
+        ConfigError: one of them is refused.
+    """
+    try:
+        return composer.job([*arm.default.overrides, *words], arm.named("tune", *words), "tune")
+    except ConfigError as error:
+        key = next((key for key in arm.around if key in str(error)), None)
+        if key is None:
+            raise
+        form = "int(interval(LOW,HIGH))" if isinstance(arm.default.settings[key], int) else "interval(LOW,HIGH)"
+        raise ConfigError(
+            f"{error}; its range is {WIDTH} times its default either way: write another, '{key}={form}'"
+        ) from error
+
+
+def drawn(dimension: Dimension, u: float) -> Any:
+    """The dimension's value at u, with few digits where it is a real number."""
+    value = dimension.at(u)
+    if dimension.kind == "float" and dimension.step is None:
+        value = min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
+    return value
+
+
+def as_typed(dimension: Dimension) -> str:
+    """The dimension as it is typed on a command line."""
+    if dimension.kind == "choice":
+        return f"{dimension.key}={','.join(map(dimension.text, dimension.choices))}"
+    low, high = (f"{end:.{DIGITS}g}" if isinstance(end, float) else str(end) for end in (dimension.low, dimension.high))
+    text = f"interval({low},{high})"
+    if dimension.kind == "int" and dimension.step == 1:
+        text = f"int({text})"
+    elif dimension.step is not None:
+        text = f"range({low},{dimension.high + dimension.step:g},{dimension.step:g})"
+    return f"{dimension.key}=tag(log,{text})" if dimension.log else f"{dimension.key}={text}"
+
+
+def _arm(name: str, job: Job, tuned: Mapping[str, Dimension | None]) -> Arm:
+    """The arm, with those of the keys tuned that it has."""
+    has = {key: values for key, values in tuned.items() if key in job.settings or key.startswith("+")}
+    dimensions = tuple(values or _around(key, job.settings[key], name) for key, values in has.items())
+    return Arm(name, job, dimensions, frozenset(key for key, values in has.items() if values is None))
+
+
+def _around(key: str, default: Any, arm: str) -> Dimension:
+    """All ratios to the default up to WIDTH either way, equally likely."""
+    if isinstance(default, bool) or not isinstance(default, (int, float)) or not 0 < default < math.inf:
+        where = f" in {arm}" if arm else ""
+        raise ConfigError(
+            f"sweep.tune: {key} is {show(default)}{where}, and no range of ratios goes around that; "
+            f"give it one: '{key}=interval(LOW,HIGH)'"
+        )
+    low, high = (float(f"{end:.{DIGITS}g}") for end in (default / WIDTH, default * WIDTH))
+    return Dimension(key, "float", low, high, log=True)
+
+
+def _different(jobs: Sequence[Job]) -> list[Job]:
+    """The first of each that are equal."""
+    found: dict[str, Job] = {}
+    for job in jobs:
+        found.setdefault(job.hash, job)
+    return list(found.values())
+
+
+def _at(arm: Arm, point: np.ndarray, columns: Mapping[str, int], composer: Composer) -> Job:
+    words = [dimension.word(drawn(dimension, float(point[columns[dimension.key]]))) for dimension in arm.dimensions]
+    return trial_job(arm, words, composer) if words else arm.default
