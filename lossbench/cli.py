@@ -19,6 +19,7 @@ lossbench: which loss, optimizer or schedule is better, by how much, and is the 
   lossbench check [KEY=VALUE ...]     all that can be known without training
   lossbench plot KEY=VALUE ...        the learning rate over a run, drawn without training; several in one picture
   lossbench find-lr [KEY=VALUE ...]   a good learning rate, by a range test
+  lossbench compare PATH ...          which arm of a sweep, or of several, is better, and whether that is chance
   lossbench evaluate PATH             the metrics of a trained model, on its run's data or on others
   lossbench predict PATH              what a trained model says of new rows: --input FILE --output FILE
   lossbench export PATH               a trained model as a file of its own: torch.export or ONNX
@@ -34,8 +35,8 @@ Examples:
   lossbench train -m loss=cross_entropy,focal,label_smoothing 'seed=range(0,3)'
   tensorboard --logdir outputs
 
-PATH is a run's directory, such as outputs/DATE/TIME-NAME. All but list, show and completion have a --help.
-Any command takes --debug, which shows the traceback of an error.
+PATH is a run's directory, such as outputs/DATE/TIME-NAME; compare takes a sweep's, and folders of runs, too. All but
+list, show and completion have a --help. Any command takes --debug, which shows the traceback of an error.
 """
 
 

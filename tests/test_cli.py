@@ -57,7 +57,7 @@ def test_a_reader_that_leaves_early_is_no_error(words):
     ("line", "found"),
     [
         ("lossbench ", [*COMMANDS]),
-        ("lossbench co", ["completion"]),
+        ("lossbench co", ["compare", "completion"]),
         ("lossbench --v", ["--version"]),
         ("lossbench list ", [*catalog.LISTS]),
         ("lossbench list losses d", ["datasets"]),

@@ -52,7 +52,7 @@ BELOW = {
     "optim": (),
     "engine": ("data", "losses", "optim", "tasks"),
     "observe": ("engine.record", "console"),
-    "report": ("observe.replacing",),
+    "report": ("observe.replacing", "console"),
     "signatures": (),
     "catalog": (),
     "naming": (),

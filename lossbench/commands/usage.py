@@ -28,6 +28,7 @@ class Usage:
     Attributes:
         text: what --help prints.
         path: whether it takes a PATH, which it then needs.
+        several: whether it takes more than one.
         overrides: whether it takes KEY=VALUE words.
         values: its flags that take a value, with the values where they are few.
         needed: those that it cannot do without.
@@ -36,6 +37,7 @@ class Usage:
 
     text: str
     path: bool = True
+    several: bool = False
     overrides: bool = False
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     needed: tuple[str, ...] = ()
@@ -178,6 +180,30 @@ lossbench repair PATH: make a run's TensorBoard file again, from its CSV files. 
   lossbench repair outputs/DATE/TIME-NAME
 """
     ),
+    "compare": Usage(
+        """\
+lossbench compare PATH ...: which arm is better, by how much, and whether the difference is real.
+
+PATH is the directory of a sweep, of a run, or of any number of them. Runs are grouped into arms by the settings that
+differ, and paired with those of other arms by their seed. Shown are each arm's mean, its 95 % confidence interval and
+the like; then each pair's difference, paired tests, corrected for the number of pairs (Holm), and a verdict in words.
+A run that diverged or failed counts as the worst outcome.
+--metric NAME or SPLIT/NAME compares by another metric than the test value of the monitored one: nll, val/accuracy.
+--by KEY,KEY makes arms by these settings alone; other settings that differ then join the seed in pairing runs.
+--baseline NAME compares each arm with this one only. More than 10 arms are otherwise each compared with the best.
+--target METRIC=NUMBER, or NUMBER for the metric compared, adds how soon a run's validation reached it, and how many
+runs did. (>= and <= may stand for =, in quotes: a shell takes > for a file.)
+The answer for one sweep is saved in its directory, as leaderboard.csv, leaderboard-pairs.csv, .md and .json. Other
+answers are saved with --output DIRECTORY only; --force overwrites files that are there.
+
+  lossbench compare outputs/my_sweep
+  lossbench compare outputs/my_sweep outputs/another --metric nll --by loss --baseline cross_entropy
+  lossbench compare outputs/my_sweep --target accuracy=0.95 --output answer
+""",
+        several=True,
+        values={"--metric": (), "--by": (), "--baseline": (), "--target": (), "--output": ()},
+        switches=("--force",),
+    ),
 }
 
 
@@ -218,7 +244,7 @@ def read(command: str, words: Sequence[str]) -> Asked:
                 values[name] = value
         elif usage.overrides and (not usage.path or paths or is_override(word)):
             overrides.append(word)
-        elif usage.path and not paths:
+        elif usage.path and (usage.several or not paths):
             paths.append(word)
         else:
             raise ConfigError(f"{command} takes one PATH, and '{word}' is a word too many (lossbench {command} --help)")
@@ -256,7 +282,7 @@ def _check_value(name: str, value: str, choices: Sequence[str]) -> None:
     if name == "--checkpoint" and not _CHECKPOINT.fullmatch(value):
         names = "best, last, averaged or step-N"
         raise ConfigError(f"--checkpoint must be {names}, got '{value}'{did_you_mean(value, choices)}")
-    if name in ("--split", "--format", "--by") and value not in choices:
+    if name in ("--split", "--format", "--by") and choices and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got '{value}'{did_you_mean(value, choices)}")
 
 

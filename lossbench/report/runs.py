@@ -1,0 +1,200 @@
+"""Runs as their directories record them: of a sweep, of a folder of runs, or one. Torch is not needed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossbench.errors import ConfigError, plural, printable
+
+GROUPS = ("loss", "optim", "scheduler", "model", "dataset")  # what is chosen there is a setting of the group's name
+_ENDED = ("completed", "diverged", "failed")
+_STALE = 60.0  # seconds after which a heartbeat says nothing; a run that goes on has one about every 10
+_LEFT_OUT = {
+    "running": "left out, still running: {}",
+    "interrupted": "left out, interrupted: {}",
+    "waiting": "left out, not begun yet: {}",
+    "tune": "left out, for tuning only: {}",
+    "unknown": "left out, with no record of their settings: {}",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run ended.
+
+    Attributes:
+        status: completed, diverged or failed.
+        hash: equal for runs that must give equal results; empty where it is not recorded.
+        settings: by key.
+        complete: whether all settings are there; of runs of older versions only choices and the seed are.
+        metrics: of each split, by name; None for what is not finite.
+        monitor: the metric that chose the best weights, if one was measured.
+        directions: each metric's better direction, `max` or `min`.
+        seconds: of training, in which `steps` were made; None where that is not recorded, as of a failed run.
+        ended: when, in seconds since 1970.
+    """
+
+    path: Path
+    status: str
+    hash: str
+    settings: Mapping[str, Any]
+    complete: bool
+    metrics: Mapping[str, Mapping[str, float | None]]
+    monitor: str | None
+    directions: Mapping[str, str]
+    seconds: float | None
+    steps: int
+    ended: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs that have ended, and what is to be said of those that are left out."""
+
+    runs: list[Run]
+    notes: list[str]
+
+
+def read_runs(paths: Sequence[Path]) -> Found:
+    """The runs of sweeps, of folders and by themselves, each once.
+
+    Of a sweep, those that `sweep.json` names; of one in phases only those of the phase `final`.
+
+    Raises:
+        ConfigError: a path is no directory, or nothing in the paths has ended.
+    """
+    runs: dict[str, Run] = {}
+    left: Counter[str] = Counter()
+    notes: list[str] = []
+    damaged: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            what = "is a file; name a run's or a sweep's directory" if path.exists() else "is not there"
+            raise ConfigError(f"'{path}' {what}")
+        for directory, kind in _directories(path):
+            found = _read(directory) if kind == "run" else kind
+            if isinstance(found, Run):
+                runs.setdefault(os.path.realpath(directory), found)
+            elif found == "damaged":
+                damaged.append(directory)
+            else:
+                left[found] += 1
+    notes += [text.format(plural(left[kind], "run")) for kind, text in _LEFT_OUT.items() if left[kind]]
+    if damaged:
+        others = f" and {plural(len(damaged) - 1, 'other')}" if damaged[1:] else ""
+        notes.append(printable(f"left out, what it records cannot be read: {damaged[0]}{others}"))
+    if not runs:
+        why = "; ".join(notes) or "there is no run; a run's directory holds summary.json, a sweep's holds sweep.json"
+        raise ConfigError(f"nothing to compare in {', '.join(map(str, paths[:3]))}: {why}")
+    return Found(list(runs.values()), notes)
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a directory is that of a sweep."""
+    return _jobs(path) is not None
+
+
+def _directories(path: Path) -> Iterator[tuple[Path, str]]:
+    """Directories of runs at and below the path, with `run`, or why they are left out."""
+    jobs = _jobs(path)
+    if jobs is not None:
+        phases = any(phase for _, phase in jobs)
+        for name, phase in jobs:
+            directory = path / name
+            kind = "run" if (directory / "status.json").exists() else "waiting"
+            yield directory, "tune" if phases and phase != "final" else kind
+        return
+    try:
+        found = list(os.scandir(path))
+    except OSError:
+        yield path, "damaged"
+        return
+    if any(entry.name in ("summary.json", "status.json") for entry in found):
+        yield path, "run"
+        return
+    for entry in sorted(found, key=lambda entry: entry.name):
+        hidden = entry.name.startswith(".") or entry.name == "checkpoints"
+        if not hidden and entry.is_dir(follow_symlinks=False):
+            yield from _directories(path / entry.name)
+
+
+def _jobs(path: Path) -> list[tuple[str, str]] | None:
+    """The directories and phases of a sweep's jobs; None where the path is no sweep's."""
+    try:
+        found = [(str(job["directory"]), job.get("phase", "")) for job in _json(path / "sweep.json")["jobs"]]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return [(name, phase) for name, phase in found if Path(name).name == name]
+
+
+def _read(path: Path) -> Run | str:
+    """The run in a directory, or why it is left out."""
+    try:
+        record = path / "summary.json"
+        if not record.exists():
+            record = path / "status.json"
+        found = _json(record)
+        if found["status"] == "running":
+            return "running" if _goes_on(path, found) else "interrupted"
+        if found["status"] not in _ENDED or (found["status"] == "completed" and "metrics" not in found):
+            return "interrupted" if found["status"] == "interrupted" else "damaged"
+        return _run(path, found, record.stat().st_mtime)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        return "damaged"
+
+
+def _run(path: Path, found: Mapping[str, Any], ended: float) -> Run | str:
+    settings = found.get("settings")
+    if settings is None and "choices" not in found:
+        return "unknown"
+    choices = found.get("choices", {})
+    best, seconds = found.get("best") or {}, found.get("seconds")
+    return Run(
+        path=path,
+        status=found["status"],
+        hash=found.get("config_hash") or "",
+        settings={key: choices[key] for key in GROUPS if key in choices} | {"seed": found.get("seed")}
+        if settings is None
+        else dict(settings),
+        complete=settings is not None,
+        metrics={
+            split: {name: _finite(value) for name, value in values.items()}
+            for split, values in found.get("metrics", {}).items()
+        },
+        monitor=best.get("metric"),
+        directions=dict(found.get("directions", {})),
+        seconds=None if seconds is None else _finite(seconds),
+        steps=int(found.get("steps", 0)),
+        ended=ended,
+    )
+
+
+def _goes_on(path: Path, found: Mapping[str, Any]) -> bool:
+    """Whether a run that says so is running: one that was killed has a stale heartbeat and holds no lock."""
+    if time.time() - float(found["heartbeat"]) < _STALE:
+        return True
+    try:
+        with (path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
