@@ -58,6 +58,8 @@ class Ledger:
             "settings": joined(earlier, settings),
             "hparams": sorted({*self.facts.get("hparams", ()), *(key for job in source.known for key in job.hparams)}),
         }
+        for job in self.jobs.values():  # what is chosen this time may be other than before, and is entered anew
+            job["phase"] = job.get("phase") and "former"
         if isinstance(source, Listed):
             self._enter(source.known)
         self._write()
