@@ -12,12 +12,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR2, which end a run as Ctrl-C does, with an exit code of their own."""
+    """SIGTERM or SIGUSR2, which end a run as Ctrl-C does, with an exit code of their own.
+
+    Args:
+        number: which of them it was.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
-def terminate(*_: object) -> None:
+def terminate(number: int, frame: FrameType | None) -> None:
     """As a signal's handler: leave at once."""
-    raise Terminated
+    raise Terminated(number)
 
 
 class Stop:
@@ -31,7 +39,9 @@ class Stop:
 
     def leave(self) -> None:
         """Raise what the signal would have raised at once: KeyboardInterrupt, or Terminated."""
-        raise KeyboardInterrupt if self.signal == signal.SIGINT else Terminated
+        if self.signal is None or self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(self.signal)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
