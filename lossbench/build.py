@@ -55,6 +55,7 @@ from lossbench.schedule_build import build_schedules, schedule_notes
 from lossbench.seeds import derive
 from lossbench.signatures import parameters
 from lossbench.targets import Call, make
+from lossbench.tasks import Task
 
 EVALUATED_TRAIN = 10_000  # rows of the training split that an evaluation looks at, at the most
 EVALUATION_BATCH = 1024
@@ -178,14 +179,24 @@ def load_data(config: Config, device: torch.device) -> tuple[Data, Fit]:
     Raises:
         ConfigError, DataError: what cannot be read, or does not go together.
     """
-    source, output = load_source(config.dataset), config.model_options.output
+    source = load_source(config.dataset)
     data = prepare(source, config.dataset_options, config.split, config.root.seed, device)
-    loss = fit(config.loss, type(data.task), config.dataset, output)
-    if "counts" in loss.fields:
-        _refuse_other_numbers(loss.name, config.dataset_options)
-    task = data.task.suited(loss.fields, output=output, levels=loss.levels)
+    task, loss = suit(config, data.task)
     check_counts(source.target, task)
     return replace(data, fitted=replace(data.fitted, task=task)), loss
+
+
+def suit(config: Config, task: Task) -> tuple[Task, Fit]:
+    """The task as the config's loss asks for it, and the loss as the task takes it.
+
+    Raises:
+        ConfigError, DataError: they do not go together.
+    """
+    output = config.model_options.output
+    loss = fit(config.loss, type(task), config.dataset, output)
+    if "counts" in loss.fields:
+        _refuse_other_numbers(loss.name, config.dataset_options)
+    return task.suited(loss.fields, output=output, levels=loss.levels), loss
 
 
 def _refuse_other_numbers(loss: str, options: DatasetOptions) -> None:

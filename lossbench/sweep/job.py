@@ -58,6 +58,11 @@ class Source(Protocol):
         ...
 
     @property
+    def batch(self) -> int | None:
+        """How many jobs a launcher that takes lists of them should get at a time; None is all."""
+        ...
+
+    @property
     def exhausted(self) -> bool:
         """Whether `next` gives no job any more, whatever becomes of those that run."""
         ...
@@ -77,6 +82,8 @@ class Source(Protocol):
 
 class Listed:
     """Jobs that are all known from the start."""
+
+    batch = None
 
     def __init__(self, jobs: list[Job]) -> None:
         self.known, self.total = jobs, len(jobs)

@@ -60,6 +60,14 @@ class Dimension:
             return self._on_grid(int(u * (round((self.high - self.low) / self.step) + 1)))
         return min(max(_between(self.low, self.high, u, log=self.log), self.low), self.high)
 
+    @property
+    def said(self) -> str:
+        """The dimension in one word, the same whichever way it was typed."""
+        if self.kind == "choice":
+            return f"{self.key}={','.join(map(self.text, self.choices))}"
+        tags = f"{', log' if self.log else ''}{'' if self.step is None else f', in steps of {self.step:g}'}"
+        return f"{self.key}={as_text(self.low)} to {as_text(self.high)}{tags}"
+
     def word(self, value: Any) -> str:
         """The override that sets the key to the value."""
         return f"{self.key}={self.text(value)}"

@@ -1,0 +1,42 @@
+"""A search over settings with Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra_plugins.lossbench.sweeper import LossbenchSweeper
+
+if TYPE_CHECKING:
+    from lossbench.sweep.compose import Composer
+    from lossbench.sweep.job import Source
+    from lossbench.sweep.options import SweepOptions
+
+
+class OptunaSweeper(LossbenchSweeper):
+    """Trials whose settings are chosen by what became of earlier ones."""
+
+    def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
+        from lossbench.console import say
+        from lossbench.errors import ConfigError
+
+        if find_spec("optuna") is None:
+            raise ConfigError('hydra/sweeper=optuna needs Optuna: pip install "lossbench[optuna]"')
+        from lossbench.sweep.study import study
+
+        assert self.config is not None
+        if options.pruner and not (isinstance(self.launcher, BasicLauncher) or hasattr(self.launcher, "stream")):
+            say("this launcher tells of its jobs when they have ended: sweep.pruner ends none of them early")
+        directory = Path(str(self.config.hydra.sweep.dir))
+        return study(words, composer, options, directory, seed=int(self.config.seed))
+
+    def conclude(self, source: Source, directory: Path) -> None:
+        from lossbench.app import config_flags
+        from lossbench.sweep.best import show_best
+        from lossbench.sweep.study import Study
+
+        assert isinstance(source, Study)
+        show_best(source.trials, source.fixed, config_flags)
