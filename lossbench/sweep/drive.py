@@ -35,7 +35,7 @@ def drive(launcher: Launcher, feed: Feed) -> None:
     elif cluster := cluster_of(launcher):
         run(cluster, feed)
     else:
-        while tasks := take(feed, None):
+        while tasks := take(feed, feed.source.batch):
             _launch(launcher, tasks, feed)
 
 

@@ -117,6 +117,11 @@ class Fair:
         return None if None in trials else sum(filter(None, trials)) + len(self.arms) * len(self.seeds)
 
     @property
+    def batch(self) -> int | None:
+        batches = [tuned.trials.batch for tuned in self.arms]
+        return None if None in batches else sum(filter(None, batches))
+
+    @property
     def exhausted(self) -> bool:
         return all(tuned.best for tuned in self.arms) and not self._finals
 

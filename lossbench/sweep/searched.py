@@ -44,6 +44,10 @@ class Searched:
         self._begun = False
 
     @property
+    def batch(self) -> int | None:
+        return self._study.batch
+
+    @property
     def exhausted(self) -> bool:
         return self._begun and self._study.exhausted
 
