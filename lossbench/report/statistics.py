@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 LARGEST = sys.float_info.max
+ROUNDING = 1e-12  # of the values: those that are not further apart are equal
 RESAMPLES = 5000
 BLOCK = 1_000_000  # numbers drawn at a time
 EXACT = 50  # differences up to which Wilcoxon's test counts every combination of signs
@@ -148,21 +149,23 @@ def student(sample: Floats, level: float = 0.95) -> Student:  # (n,), n > 0
 def bootstrap(sample: Floats, seed: int = 0, level: float = 0.95) -> Interval | None:  # (n,)
     """The expanded percentile interval of the mean (Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
 
-    Percentiles of the means of resamples. Those of 2.5 and 97.5 % would be too narrow for few values, as they take the
-    variance of n for that of n - 1 and a normal tail for a t tail: further ones are taken, by as much as this makes
-    out. BCa (Efron 1987) corrects for skewness, of which few values tell nothing, but not for this. None for fewer
-    than two values. Of 2 or 3 values it is from the lowest to the highest: t's is more honest there.
+    Percentiles of the means of resamples. Those of 2.5 and 97.5 % are too near each other for few values, as resamples
+    vary by n and not n - 1, and as a normal and not a t distribution: here they are taken so much further out as this
+    comes to. Of 5 values of a normal distribution it holds the mean in 93 % of samples, without this in 84 %; BCa
+    (Efron 1987), which corrects for skewness but not for this, in 80 %. It never leaves the range of the values: of 3,
+    where it is all of the range, it holds the mean in 75 % only (t's in 95 %). None for fewer than two values.
     """
     n = len(sample)
     if n < 2:
         return None
     scaled, exponent = _scaled(sample)
     generator = np.random.default_rng(seed)
-    rows = max(1, BLOCK // n)
-    blocks = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
-    means = np.concatenate([scaled[generator.integers(n, size=(size, n))].mean(1) for size in blocks])
-    lo, hi = np.quantile(means, [tail := expanded_tail(n, level), 1 - tail])
-    return _restored(float(lo), exponent), _restored(float(hi), exponent)
+    size = max(1, BLOCK // n)
+    blocks = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    means = np.concatenate([scaled[generator.integers(n, size=(n, block))].mean(0) for block in blocks])
+    tail = expanded_tail(n, level)
+    ends = np.clip(np.quantile(means, [tail, 1 - tail]), scaled.min(), scaled.max())  # a mean is rounded
+    return _restored(float(ends[0]), exponent), _restored(float(ends[1]), exponent)
 
 
 def expanded_tail(n: int, level: float = 0.95) -> float:
@@ -204,7 +207,7 @@ def wilcoxon(differences: Floats) -> SignedRank:  # (n,)
     return SignedRank(min(1.0, 2 * tail), (2 * positive - total) / total if total else 0.0)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _by_signs(ranks: tuple[int, ...]) -> Floats:
     """How probable each sum of ranks, or a smaller one, is when each of them counts or not with equal chance."""
     chance = np.zeros(sum(ranks) + 1)
@@ -236,7 +239,9 @@ def improvement(first: Floats, second: Floats, direction: Direction) -> float:  
     Whitney's U as a share. 0.5 says that neither tends to be better.
     """
     ordered = np.sort(second)
-    below = np.searchsorted(ordered, first, "left") + np.searchsorted(ordered, first, "right")
+    with np.errstate(over="ignore"):
+        noise = ROUNDING * np.abs(first)
+        below = np.searchsorted(ordered, first - noise, "left") + np.searchsorted(ordered, first + noise, "right")
     share = float(below.sum()) / (2 * len(first) * len(second))
     return share if direction == "max" else 1 - share
 
