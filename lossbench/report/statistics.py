@@ -34,8 +34,8 @@ BOUNDS: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("auroc", "average_precision", "ece", "coverage", "crossing_rate"), (0.0, 1.0)),
     "brier": (0.0, 2.0),
     "r2": (None, 1.0),
-    **dict.fromkeys(("rmse", "mae", "pinball", "interval_width", "deviance"), (0.0, None)),
-    **dict.fromkeys(("nll", "loss"), (None, None)),
+    **dict.fromkeys(("rmse", "mae", "pinball", "deviance"), (0.0, None)),
+    **dict.fromkeys(("nll", "loss", "interval_width"), (None, None)),  # quantiles that cross have a negative width
 }
 
 
