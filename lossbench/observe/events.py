@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from lossbench.engine.record import Metrics, StepRow
-from lossbench.observe.replacing import replacing
+from lossbench.observe.hparams import Card, plugin_summary
 
 LOSS, EPOCH_LOSS = "train/loss", "train/loss_epoch"
 ENDED = metadata.SESSION_END_INFO_TAG
-LATEST = 2**33  # a time beyond this is none
 HPARAMS = "_hparams_/"  # how the tags begin that hold the hyperparameters
 
 _STATUS = {"completed": api_pb2.STATUS_SUCCESS, "diverged": api_pb2.STATUS_FAILURE, "failed": api_pb2.STATUS_FAILURE}
-
-
-class Card(NamedTuple):
-    """What the HPARAMS tab shows of a run, and whether there is a loss scale to show.
-
-    It lies in `hparams.json` beside the events, because damage to an event file can hit the one record that holds it,
-    and because it cannot be had from the config without composing that again.
-    """
-
-    hparams: dict[str, bool | int | float | str]
-    metrics: list[str]
-    scaled: bool
-    started: float
-
-    @staticmethod
-    def of(hparams: Mapping[str, Any], metrics: Sequence[str], scaled: bool, started: float) -> Card:
-        return Card({name: _plain(value) for name, value in hparams.items()}, list(metrics), scaled, started)
-
-    @staticmethod
-    def load(directory: Path) -> Card | None:
-        """The one that the directory holds, if it can be read."""
-        try:
-            card = Card(**json.loads((directory / "hparams.json").read_text()))
-        except (OSError, ValueError, TypeError, RecursionError):
-            return None
-        return card if card._is_sound() else None
-
-    def save(self, directory: Path) -> None:
-        with replacing(directory / "hparams.json") as file:
-            file.write((json.dumps(self._asdict(), indent=2) + "\n").encode())
-
-    def _is_sound(self) -> bool:
-        """Whether each value is of the kind that it must be: the file is only what somebody left there."""
-        return (
-            isinstance(self.hparams, dict)
-            and isinstance(self.metrics, list)
-            and all(isinstance(name, str) for name in self.metrics)
-            and all(map(_can_be_written, (*self.hparams, *self.hparams.values(), *self.metrics)))
-            and isinstance(self.scaled, bool)
-            and isinstance(self.started, (int, float))
-            and 0 <= self.started < LATEST
-        )
-
-    def shows_as(self, other: Card | None) -> bool:
-        """Whether the two differ in nothing but when they began."""
-        return other is not None and self[:3] == other[:3]
 
 
 class EpochLoss:
@@ -99,9 +49,7 @@ class EpochLoss:
 
 def beginning(card: Card, directory: Path, now: float) -> list[Event]:
     """The first events of a run."""
-    trial = "/".join(directory.resolve().parts[-2:])
-    hparams = hparams_pb(card.hparams, trial_id=trial, start_time_secs=card.started)
-    summaries = [_experiment(card.hparams, card.metrics), hparams]
+    summaries = card.summaries(directory)
     return [*restart(0, now), *(Event(summary=summary, step=0, wall_time=now) for summary in summaries)]
 
 
@@ -156,7 +104,7 @@ def ending(status: str, losses: EpochLoss, step: int, now: float) -> list[Event]
     if status not in _STATUS:
         return []
     end = plugin_data_pb2.SessionEndInfo(status=_STATUS[status], end_time_secs=now)
-    summary = _hparams_summary(ENDED, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+    summary = plugin_summary(ENDED, plugin_data_pb2.HParamsPluginData(session_end_info=end))
     return [*mean(losses.mean(), now), Event(summary=summary, step=step, wall_time=now)]
 
 
@@ -164,43 +112,3 @@ def _scalars(step: int, values: Mapping[str, float], now: float) -> Event:
     # The scalars of a step travel in one event, which is many times cheaper than one each.
     summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
     return Event(summary=summary, step=step, wall_time=now)
-
-
-def _plain(value: Any) -> bool | int | float | str:
-    """A value as the HPARAMS tab can hold it: None and lists become text."""
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _can_be_written(value: Any) -> bool:
-    """Whether an event can hold it: text as UTF-8, and numbers as floats."""
-    try:
-        if isinstance(value, str):
-            value.encode()
-        else:
-            float(value)
-    except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _experiment(hparams: Mapping[str, Any], metrics: Sequence[str]) -> Summary:
-    # TensorBoard sorts by `differs`, then by name: choices, seed and rate come before the many settings.
-    kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
-    experiment = api_pb2.Experiment(
-        hparam_infos=[
-            api_pb2.HParamInfo(
-                name=name,
-                type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
-                differs="." not in name or name == "optim.lr",
-            )
-            for name, value in hparams.items()
-        ],
-        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
-    )
-    return _hparams_summary(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment))
-
-
-def _hparams_summary(tag: str, data: Any) -> Summary:
-    summary = Summary()
-    summary.value.add(tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR)
-    return summary

@@ -15,7 +15,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from lossbench.observe import events
 from lossbench.observe.csv_files import detail_columns, read_evals, read_steps
 from lossbench.observe.event_files import EventFile, Held, held, replace
-from lossbench.observe.events import LATEST, Card, EpochLoss
+from lossbench.observe.events import EpochLoss
+from lossbench.observe.hparams import LATEST, Card
 
 
 def complete(found: Held, directory: Path, upto: int, losses: EpochLoss) -> bool:

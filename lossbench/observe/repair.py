@@ -14,7 +14,8 @@ from lossbench.errors import ConfigError, ResourceError, plural
 from lossbench.observe import events
 from lossbench.observe.csv_files import last_step, read_evals, read_steps
 from lossbench.observe.event_files import held
-from lossbench.observe.events import Card, EpochLoss
+from lossbench.observe.events import EpochLoss
+from lossbench.observe.hparams import Card
 from lossbench.observe.rebuild import rebuild, span
 from lossbench.observe.run_dir import lock, read_json
 

@@ -14,7 +14,8 @@ from lossbench.console import say
 from lossbench.engine.record import Metrics, StepRow
 from lossbench.observe import events
 from lossbench.observe.event_files import EventFile, held, new_path
-from lossbench.observe.events import Card, EpochLoss
+from lossbench.observe.events import EpochLoss
+from lossbench.observe.hparams import Card, Column
 from lossbench.observe.rebuild import complete, rebuild
 from lossbench.observe.recorder import Sink
 
@@ -27,6 +28,7 @@ class TensorBoard(Sink):
         metrics: the tags that the HPARAMS tab compares runs by; other scalars stay out of it.
         scaled: whether there is a loss scale to show (fp16).
         columns: what the rows have as `details`.
+        shared: the columns that the HPARAMS tab has for all runs of a sweep.
         resume: go on after this step: in one more file where the earlier ones hold what the CSV files hold up to it
             and nothing else, and otherwise in one that is rebuilt from these.
 
@@ -42,11 +44,12 @@ class TensorBoard(Sink):
         *,
         scaled: bool = False,
         columns: Sequence[str] = (),
+        shared: Mapping[str, Column] | None = None,
         resume: int | None = None,
     ) -> None:
         self.status = "failed"  # whoever knows better says so before `close`
         self._directory, self._columns = directory, columns
-        self._card = Card.of(hparams, metrics, scaled, time.time())
+        self._card = Card.of(hparams, metrics, scaled, time.time(), shared)
         self._file: EventFile | None = None
         self._losses = EpochLoss()
         self._step = resume or 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from lossbench.engine.restore import found
 from lossbench.naming import job_name
+from lossbench.observe.hparams import columns_of, joined_columns, sound_columns
 from lossbench.observe.replacing import replacing
 from lossbench.observe.run_dir import read_json
 from lossbench.saved import FOLDER
@@ -56,7 +57,9 @@ class Ledger:
             "started": self.facts.get("started", time.time()),
             "command": list(command),
             "settings": joined(earlier, settings),
-            "hparams": sorted({*self.facts.get("hparams", ()), *(key for job in source.known for key in job.hparams)}),
+            "hparams": joined_columns(
+                sound_columns(self.facts.get("hparams")), columns_of([job.hparams for job in source.known])
+            ),
         }
         for job in self.jobs.values():  # what is chosen this time may be other than before, and is entered anew
             job["phase"] = job.get("phase") and "former"
