@@ -79,6 +79,8 @@ def _missing_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group in catalog.GROUPS:
         return catalog.unknown_option(group, name, error.options or ())
+    if group == "hydra/launcher/plugin":  # which our own option of that name builds on
+        return f'hydra/launcher={name} is a plugin that is not installed: pip install "lossbench[{name.split("_")[0]}]"'
     return f"there is no config '{error.missing_cfg_file}'{did_you_mean(name, error.options or ())}"
 
 
