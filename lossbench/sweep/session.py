@@ -74,7 +74,7 @@ def _size(source: Source, ledger: Ledger) -> str:
     """What is to be done, and how much of it was done in earlier calls."""
     ended = ledger.rows(source)
     failed = sum(row["status"] == "failed" for row in ended)
-    done = f"; {len(ended)} {'is' if len(ended) == 1 else 'are'} done already" if ended else ""
+    done = f"; {len(ended)} {'has' if len(ended) == 1 else 'have'} ended already" if ended else ""
     of_these = f", {failed} of them failed (sweep.retry_failed=true runs those again)" if failed else ""
     size = f"of {plural(source.total, 'job')} " if source.total else ""
     return f"sweep {size}in {ledger.path}{done}{of_these}"
@@ -87,16 +87,21 @@ def _show_end(rows: Sequence[Row], feed: Feed, asked: Asked) -> None:
         SweepFailed: some jobs failed.
     """
     failed = [row for row in rows if row["status"] == "failed"]
+    total = feed.source.total or len(rows)
+    left = f"{plural(total - len(rows), 'job')} left out" if feed.stopped and total > len(rows) else ""
     if failed:
         console.print(_failures(failed))
-    say(f"directory    {asked.directory}")
-    say(f"TensorBoard  tensorboard --logdir {shlex.quote(str(asked.directory))}")
-    left = (feed.source.total or len(rows)) - len(rows) if feed.stopped else 0
-    if left:
-        say(f"left out     {plural(left, 'job')} (sweep.on_failure=stop); go on with: {asked.again}")
+    facts = {
+        "directory": str(asked.directory),
+        "TensorBoard": f"tensorboard --logdir {shlex.quote(str(asked.directory))}",
+        **({"go on": f"{asked.again} ({left}: sweep.on_failure=stop)"} if left else {}),
+        **({"try again": f"{asked.again} sweep.retry_failed=true"} if failed else {}),
+    }
+    for name, value in facts.items():
+        console.print(f"{name:<11}  {escape(printable(value))}", soft_wrap=True)
     if failed:
-        say(f"failed       run again with: {asked.again} sweep.retry_failed=true")
-        raise SweepFailed(f"{len(failed)} of {plural(len(rows), 'job')} failed; the first: {failed[0]['error']}")
+        share = f"{len(failed)} of {plural(total, 'job')} failed{f', {left}' if left else ''}"
+        raise SweepFailed(f"{share}; the first: {failed[0]['error']}")
 
 
 def _failures(failed: Sequence[Row]) -> Table:
