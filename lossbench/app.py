@@ -58,7 +58,12 @@ def train(arguments: Sequence[str]) -> None:
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     settings[:] = overrides
-    held_back[:] = of_swept_groups(overrides) if {"-m", "--multirun"} & set(flags) else []
+    sweeps = bool({"-m", "--multirun"} & set(flags))
+    held_back[:] = of_swept_groups(overrides) if sweeps else []
+    if sweeps and "LOSSBENCH_LAUNCHER" not in os.environ:  # conf/config.yaml takes the launcher from there
+        from lossbench.sweep.hardware import default_launcher
+
+        os.environ["LOSSBENCH_LAUNCHER"] = default_launcher()
     sys.argv = [sys.argv[0], *flags, *(word for word in overrides if word not in held_back)]
     _prepared.clear()
     config_flags[:] = [word for directory in config_dirs(flags) for word in ("--config-dir", str(directory))]

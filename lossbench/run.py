@@ -18,10 +18,12 @@ from lossbench.engine.checkpoint import packed_json
 from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.events import of_the_best
+from lossbench.observe.hparams import sound_columns
+from lossbench.observe.memory import PeakMemory
 from lossbench.observe.range_file import write_range_test
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.reporter import Report, Reporter
-from lossbench.observe.run_dir import RunDirectory, Status
+from lossbench.observe.run_dir import RunDirectory, Status, read_json
 from lossbench.observe.screen import Screen
 from lossbench.observe.spikes import Spikes
 from lossbench.observe.tensorboard import TensorBoard
@@ -62,6 +64,7 @@ def execute(
         ResourceError: the directory cannot be written, or the memory does not suffice.
     """
     start = resume.step if resume else None
+    memory = PeakMemory(run.device)
     directory = RunDirectory(path, identity(run.config), resume=resume.lock if resume else None)
     status: Status | None = None if resume else "failed"  # none: nothing has been changed
     ended: dict[str, object] = {}
@@ -105,7 +108,8 @@ def execute(
                 return {"status": status, "steps": recorder.last.step if recorder.last else 0}
             board.status = status
             metrics = final_metrics(run)
-            summary = summarise(run, recorder, status, metrics) | {"spikes": spikes.count} | ended
+            counted = {"spikes": spikes.count, "peak_memory": memory.bytes()}
+            summary = summarise(run, recorder, status, metrics) | counted | ended
             if metrics:
                 board.evaluated(summary["steps"], summary["epochs"], of_the_best(metrics))
             directory.summary(summary)
@@ -185,7 +189,10 @@ def _smaller(run: Run) -> str:
 def _board(run: Run, path: Path, resume: int | None) -> TensorBoard:
     task, scaled, columns = run.player.task, run.player.scale.enabled, run.player.columns
     compared = [f"{kind}/{name}" for kind in ("best", "test") for name in task.directions if "/" not in name]
-    return TensorBoard(path, hparams(run.config), compared, scaled=scaled, columns=columns, resume=resume)
+    shared = sound_columns(read_json(path.parent / "sweep.json", {}).get("hparams"))
+    return TensorBoard(
+        path, hparams(run.config), compared, scaled=scaled, columns=columns, shared=shared, resume=resume
+    )
 
 
 def _screen(run: Run, start: int, brief: bool) -> Screen:

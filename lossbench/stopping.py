@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -26,6 +27,12 @@ class Terminated(KeyboardInterrupt):
 def terminate(number: int, frame: FrameType | None) -> None:
     """As a signal's handler: leave at once."""
     raise Terminated(number)
+
+
+def heed(handler: Any) -> None:
+    """Let the signals do this."""
+    for number in SIGNALS:
+        signal.signal(number, handler)
 
 
 class Stop:

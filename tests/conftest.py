@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, and tensors this small gain nothing from more
+os.environ["LOSSBENCH_LAUNCHER"] = "basic"  # workers start slowly; tests of the pool ask for it
 
 
 @pytest.fixture

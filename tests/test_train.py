@@ -45,7 +45,8 @@ def test_a_run_leaves_its_files(cli):
     assert set(summary) == {
         "name", "status", "metrics", "best", "steps", "epochs", "seconds", "examples_per_second", "skipped_steps",
         "skipped", "spikes", "rollbacks", "parameters", "device", "precision", "threads", "seed", "choices",
-        "config_hash", "versions", "git_commit", "reason", "averaged", "groups",
+        "config_hash", "versions", "git_commit", "reason", "averaged", "groups", "directions", "settings",
+        "peak_memory",
     }  # fmt: skip
     assert summary["choices"]["loss"] == "focal"
     assert set(summary["metrics"]) == {"train", "val", "test"}

@@ -19,17 +19,18 @@ def row_of(task: Task, value: object) -> Row:
     return lost(task, " ".join(str(said).split()))
 
 
-def lost(task: Task, error: str) -> Row:
+def lost(task: Task, error: str, *, resumable: bool = True) -> Row:
     """What the directory says of a job whose process is gone; one that had not ended has failed so, and it says that.
 
-    A job that was stopped and has saved its state is left as it is: the same sweep again goes on with it.
+    Args:
+        resumable: a job that was stopped and has saved is left as it is: the same sweep again goes on with it.
     """
     summary, status = read_json(task.path / "summary.json", {}), read_json(task.path / "status.json", {})
     if summary and summary.get("status") == status.get("status"):
         return {**summary, "directory": str(task.path)}
     facts = {"config_hash": task.job.hash, "settings": dict(task.job.settings)}
     row = {**facts, "status": "failed", "error": error, "directory": str(task.path)}
-    if status.get("status") == "interrupted":
+    if resumable and status.get("status") == "interrupted":
         return {**row, "error": f"stopped, and saved; the same sweep.name again goes on with it ({error})"}
     with suppress(LossbenchError, OSError):  # it may run still, out of the launcher's sight
         directory = RunDirectory(task.path, facts, resume=lock(task.path) if status else None)

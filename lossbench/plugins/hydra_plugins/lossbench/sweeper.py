@@ -48,6 +48,8 @@ class LossbenchSweeper(Sweeper):
         words = [word for word in (*arguments, *app.held_back) if word not in own]
         composer = Composer(self.hydra_context.config_loader, self.config, app.config_flags)
         source = self.source(words, composer, options)
+        if hasattr(self.launcher, "check"):
+            self.launcher.check(source.known)
         directory = Path(str(self.config.hydra.sweep.dir))
         asked = Asked(
             directory=directory,

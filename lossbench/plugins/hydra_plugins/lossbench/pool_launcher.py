@@ -1,0 +1,58 @@
+"""`hydra/launcher=pool`: worker processes that live through the whole sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from lossbench.sweep.feed import Feed
+    from lossbench.sweep.job import Job
+
+
+class PoolLauncher(Launcher):
+    """Takes jobs one by one from a feed, as its workers come free. The options are those of `PoolOptions`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.given = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from lossbench.signatures import bind
+        from lossbench.sweep.slots import PoolOptions
+
+        self.options = PoolOptions(**bind("hydra.launcher", PoolOptions, self.given, owner="pool"))
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Refuse jobs that no worker could run, before anything is written.
+
+        Raises:
+            ConfigError: `trainer.device=cuda:N`.
+        """
+        from lossbench.sweep.slots import refuse_numbered
+
+        refuse_numbered(str(job.config.trainer.device) for job in jobs)
+
+    def stream(self, feed: Feed) -> None:
+        """Run all tasks of the feed.
+
+        Raises:
+            ResourceError: a device is asked for that is not there.
+            KeyboardInterrupt: the sweep was asked to stop; what ran has saved its state.
+        """
+        from lossbench.sweep.hardware import hardware
+        from lossbench.sweep.pool import Pool
+        from lossbench.sweep.slots import slots
+
+        wanted = {str(job.config.trainer.device) for job in feed.source.known}
+        here = hardware(cuda=wanted != {"cpu"})
+        Pool(feed, slots(wanted, feed.source.total, here, self.options), self.options.timeout).run()
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from lossbench.errors import ConfigError
+
+        raise ConfigError("hydra/launcher=pool takes jobs from lossbench's own sweepers; leave hydra/sweeper away")

@@ -1,0 +1,62 @@
+"""A job in a worker: run as Hydra's own launchers run one, and what to tell the parent of it."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict, read_write
+
+from lossbench.app import job
+from lossbench.observe.reporter import Report
+from lossbench.stopping import heed, terminate
+from lossbench.sweep.expand import options_loader
+from lossbench.sweep.run_job import reported
+
+
+def attempt(config: DictConfig, number: int, path: Path, report: Report) -> tuple[Any, ...]:
+    """Run a job in the directory `path`.
+
+    Returns:
+        `ended` and its row, `interrupted` where it was asked to stop, or `failed` and why there is no row.
+    """
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweep.dir, config.hydra.sweep.subdir = str(path.parent), path.name
+        config.hydra.job.num, config.hydra.job.id = number, str(number)
+    token = reported.set(report)
+    try:
+        try:
+            heed(terminate)
+            context = HydraContext(options_loader([]), Callbacks(config))
+            return "ended", run_job(job, config, "hydra.sweep.dir", "hydra.sweep.subdir", context).return_value
+        finally:
+            heed(signal.SIG_IGN)
+    except KeyboardInterrupt:
+        heed(signal.SIG_IGN)
+        return ("interrupted",)
+    except BaseException as error:
+        traceback.print_exc()
+        return "failed", f"{type(error).__name__}: {error}"
+    finally:
+        reported.reset(token)
+
+
+def context_is_dead(row: Mapping[str, Any]) -> bool:
+    """Whether a job failed with an error of CUDA after which a process cannot use it again: any but of memory."""
+    if row["status"] != "failed" or "out of memory" in row["error"]:
+        return False
+    if "CUDA error" in row["error"]:
+        return True
+    try:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
