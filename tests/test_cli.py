@@ -131,4 +131,4 @@ def test_hydras_own_flags_work(cli, tmp_path, words):
     "words", ["-m --config-dir mine loss=soft seed=0,1", "loss=soft -m seed=0,1 --config-dir=mine"]
 )
 def test_the_order_of_flags_and_settings_does_not_matter(cli, mine, words):
-    assert "sweep: 2 jobs" in printed(cli, "train", "trainer.steps=1", *words.split())
+    assert "sweep of 2 jobs" in printed(cli, "train", "trainer.steps=1", *words.split())
