@@ -88,18 +88,9 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 
 def hparams(config: Config) -> dict[str, Any]:
-    """What the HPARAMS tab shows: choices, seed and rate, and the settings of each, under their config keys.
-
-    Interpolations are shown as they were typed: what they stand for may be a secret of the environment.
-    """
-    found: dict[str, Any] = {name: config.choices.get(name, name) for name in NAMED}
-    found["seed"] = config.root.seed
-    found["optim.lr"] = config.typed["optim"].get("lr")
-    for group in ("loss", "optim", "scheduler", "model", "trainer"):
-        found |= _flat(group, config.typed[group])
-    if config.found_lr is not None:
-        found["optim.lr"] = config.found_lr.suggested
-    return found | {loss.path: loss.name for loss in config.loss.inner()}
+    """What the HPARAMS tab shows: the settings, with the rate that was found, and the name of each loss in the loss."""
+    rate = {} if config.found_lr is None else {"optim.lr": config.found_lr.suggested}
+    return settings_of(config) | rate | {loss.path: loss.name for loss in config.loss.inner()}
 
 
 def _flat(path: str, settings: Mapping[str, Any]) -> dict[str, Any]:

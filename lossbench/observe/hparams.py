@@ -26,7 +26,7 @@ _TYPES = {
 
 
 class Column(TypedDict):
-    """What a column holds, and whether the runs differ in it: TensorBoard shows those columns first."""
+    """What a column holds, and whether the runs that have a value differ in it: TensorBoard shows those first."""
 
     kind: Kind
     differs: bool
@@ -153,7 +153,7 @@ def plugin_summary(tag: str, data: Any) -> Summary:
 
 def _column(values: Sequence[Any], runs: int) -> Column:
     """The column of a hyperparameter that has these values, in so many runs."""
-    differs = len(values) < runs or len({json.dumps(value, default=str) for value in values}) > 1
+    differs = len({json.dumps(value, default=str) for value in values}) > 1
     numbers = [value for value in values if value is not None]
     if len(values) == runs and all(isinstance(value, bool) for value in values):
         return Column(kind="bool", differs=differs)
