@@ -24,7 +24,7 @@ class SweepOptions:
     trials: Annotated[int | None, "[1, inf)"] = None
     sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "sobol"] | None = None
     pruner: Literal["median", "percentile", "halving", "hyperband"] | None = None
-    metric: Any = None
+    metric: str | list[str] | None = None
     tune: Any = None
     seeds: Any = 5
 
