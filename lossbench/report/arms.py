@@ -57,7 +57,7 @@ def group(runs: Sequence[Run], by: Sequence[str] = ()) -> Grouped:
     for key in by:
         if key not in keys:
             raise ConfigError(f"--by: no run has a setting '{key}'{did_you_mean(key, keys)}")
-    differing = [key for key in keys if any(run.settings.get(key) != runs[0].settings.get(key) for run in runs)]
+    differing = [key for key in keys if _differs([run.settings.get(key) for run in runs])]
     columns = {key: [_text(run, key) for run in runs] for key in dict.fromkeys([SEED, *by, *differing])}
     others = [key for key in differing if key not in (*by, SEED)]
     arm_keys = list(dict.fromkeys(by)) or _telling(others, (), columns)
@@ -86,16 +86,18 @@ def _keys(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     return sorted(keys, key=lambda key: (key not in GROUPS, "." in key)), notes
 
 
+def _differs(values: Sequence[Any]) -> bool:
+    return values.count(values[0]) < len(values)
+
+
 def _text(run: Run, key: str) -> str | None:
     """A setting's value as one would type it, in which equal numbers are equal."""
     if key not in run.settings:
         return None
     value: Any = run.settings[key]
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
-        value = int(value)
-    return json.dumps(value, sort_keys=True)
+    if isinstance(value, float):
+        return str(int(value)) if abs(value) < 1e6 and value.is_integer() else repr(value).replace("e+", "e")
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _rows(keys: Sequence[str], columns: Columns) -> list[Cells]:

@@ -22,9 +22,10 @@ _LEFT_OUT = {
     "running": "left out, still running: {}",
     "interrupted": "left out, interrupted: {}",
     "waiting": "left out, not begun yet: {}",
-    "tune": "left out, for tuning only: {}",
+    "other": "left out, not of the sweep's final phase: {}",
     "unknown": "left out, with no record of their settings: {}",
 }
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_runs(paths: Sequence[Path]) -> Found:
     Raises:
         ConfigError: a path is no directory, or nothing in the paths has ended.
     """
-    runs: dict[str, Run] = {}
+    runs: dict[tuple[int, int], Run] = {}
     left: Counter[str] = Counter()
     notes: list[str] = []
     damaged: list[Path] = []
@@ -83,7 +84,8 @@ def read_runs(paths: Sequence[Path]) -> Found:
         for directory, kind in _directories(path):
             found = _read(directory) if kind == "run" else kind
             if isinstance(found, Run):
-                runs.setdefault(os.path.realpath(directory), found)
+                place = directory.stat()
+                runs.setdefault((place.st_dev, place.st_ino), found)
             elif found == "damaged":
                 damaged.append(directory)
             else:
@@ -100,18 +102,22 @@ def read_runs(paths: Sequence[Path]) -> Found:
 
 def is_sweep(path: Path) -> bool:
     """Whether a directory is that of a sweep."""
-    return _jobs(path) is not None
+    return (path / "sweep.json").is_file()
 
 
 def _directories(path: Path) -> Iterator[tuple[Path, str]]:
     """Directories of runs at and below the path, with `run`, or why they are left out."""
-    jobs = _jobs(path)
-    if jobs is not None:
+    if is_sweep(path):
+        try:
+            jobs = _jobs(path)
+        except _UNREADABLE:
+            yield path / "sweep.json", "damaged"
+            return
         phases = any(phase for _, phase in jobs)
         for name, phase in jobs:
             directory = path / name
             kind = "run" if (directory / "status.json").exists() else "waiting"
-            yield directory, "tune" if phases and phase != "final" else kind
+            yield directory, "other" if phases and phase != "final" else kind
         return
     try:
         found = list(os.scandir(path))
@@ -127,13 +133,10 @@ def _directories(path: Path) -> Iterator[tuple[Path, str]]:
             yield from _directories(path / entry.name)
 
 
-def _jobs(path: Path) -> list[tuple[str, str]] | None:
-    """The directories and phases of a sweep's jobs; None where the path is no sweep's."""
-    try:
-        found = [(str(job["directory"]), job.get("phase", "")) for job in _json(path / "sweep.json")["jobs"]]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None
-    return [(name, phase) for name, phase in found if Path(name).name == name]
+def _jobs(path: Path) -> list[tuple[str, str]]:
+    """The directories of a sweep's jobs and their phases; none lies elsewhere than right below the sweep's."""
+    found = json.loads((path / "sweep.json").read_bytes())["jobs"]
+    return [(os.path.basename(job["directory"]), job.get("phase", "")) for job in found]
 
 
 def _read(path: Path) -> Run | str:
@@ -142,13 +145,13 @@ def _read(path: Path) -> Run | str:
         record = path / "summary.json"
         if not record.exists():
             record = path / "status.json"
-        found = _json(record)
+        found = json.loads(record.read_bytes())
         if found["status"] == "running":
             return "running" if _goes_on(path, found) else "interrupted"
         if found["status"] not in _ENDED or (found["status"] == "completed" and "metrics" not in found):
             return "interrupted" if found["status"] == "interrupted" else "damaged"
         return _run(path, found, record.stat().st_mtime)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+    except _UNREADABLE:
         return "damaged"
 
 
@@ -194,7 +197,3 @@ def _goes_on(path: Path, found: Mapping[str, Any]) -> bool:
 
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
