@@ -90,7 +90,7 @@ class Card(NamedTuple):
         Args:
             columns: of the sweep that it belongs to.
         """
-        every = {**columns_of([hparams]), **(columns or {})}
+        every = dict(sorted({**columns_of([hparams]), **(columns or {})}.items()))
         shown = {name: _plain(value, every[name]["kind"]) for name, value in hparams.items()}
         kept = {name: value for name, value in shown.items() if value is not None}
         return Card(kept, list(metrics), scaled, started, every)
@@ -128,7 +128,7 @@ class Card(NamedTuple):
     def summaries(self, directory: Path) -> list[Summary]:
         """What the first events of the run in this directory hold."""
         trial = "/".join(directory.resolve().parts[-2:])
-        columns = {**columns_of([self.hparams]), **self.columns}
+        columns = self.columns or columns_of([self.hparams])
         shown = {name: self.hparams.get(name, _missing(column["kind"])) for name, column in columns.items()}
         return [self._experiment(columns), hparams_pb(shown, trial_id=trial, start_time_secs=self.started)]
 
