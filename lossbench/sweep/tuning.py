@@ -117,7 +117,7 @@ def drawn(dimension: Dimension, u: float) -> Any:
     """The dimension's value at u, with few digits where it is a real number."""
     value = dimension.at(u)
     if dimension.kind == "float" and dimension.step is None:
-        value = min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
+        value = min(max(_short(value), dimension.low), dimension.high)
     return value
 
 
@@ -125,7 +125,7 @@ def as_typed(dimension: Dimension) -> str:
     """The dimension as it is typed on a command line."""
     if dimension.kind == "choice":
         return f"{dimension.key}={','.join(map(dimension.text, dimension.choices))}"
-    low, high = (f"{end:.{DIGITS}g}" if isinstance(end, float) else str(end) for end in (dimension.low, dimension.high))
+    low, high = (f"{_short(end):g}" if isinstance(end, float) else str(end) for end in (dimension.low, dimension.high))
     text = f"interval({low},{high})"
     if dimension.kind == "int" and dimension.step == 1:
         text = f"int({text})"
@@ -149,8 +149,12 @@ def _around(key: str, default: Any, arm: str) -> Dimension:
             f"sweep.tune: {key} is {show(default)}{where}, and no range of ratios goes around that; "
             f"give it one: '{key}=interval(LOW,HIGH)'"
         )
-    low, high = (float(f"{end:.{DIGITS}g}") for end in (default / WIDTH, default * WIDTH))
-    return Dimension(key, "float", low, high, log=True)
+    return Dimension(key, "float", _short(default / WIDTH), _short(default * WIDTH), log=True)
+
+
+def _short(number: float) -> float:
+    """The number with few digits."""
+    return float(f"{number:.{DIGITS}g}")
 
 
 def _different(jobs: Sequence[Job]) -> list[Job]:

@@ -1,0 +1,344 @@
+"""Fair sweeps: equal budgets, choices by validation, fresh seeds, and what they refuse."""
+
+import itertools
+import json
+import math
+import shlex
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import Process
+
+from lossbench.errors import ConfigError
+from lossbench.sweep import options_loader
+from lossbench.sweep.fair import Fair, Tuned, score
+from lossbench.sweep.job import Job, Listed
+from lossbench.sweep.objective import Objective
+from lossbench.sweep.options import SweepOptions
+from lossbench.sweep.outcome import outcomes
+from lossbench.sweep.protocol import read_protocol
+from lossbench.sweep.search import Dimension, dimension
+from lossbench.sweep.tuning import Arm, as_typed, drawn, unit_points
+
+FAIR = ("train", "-m", "hydra/sweeper=fair", "hydra/launcher=basic", "sweep.name=s")
+BOWL = ("experiment=quadratic", "trainer.steps=6", "trainer.eval_every=3", "dataset.split.val=0.3")
+RMSE = Objective("val/rmse", "min")
+
+
+def entries(phase):
+    """The jobs of a phase in the order of their numbers, each with its summary."""
+    found = sorted(json.loads(Path("outputs/s/sweep.json").read_text())["jobs"], key=lambda job: job["number"])
+    wanted = [job for job in found if job["phase"] == phase]
+    return [(job, json.loads((Path("outputs/s") / job["directory"] / "summary.json").read_text())) for job in wanted]
+
+
+def settings(phase, *keys):
+    return [tuple(summary["settings"].get(key) for key in keys) for _, summary in entries(phase)]
+
+
+class Words:
+    """In place of a composer: takes any words, but for numbers below 0."""
+
+    def job(self, words, name, phase=""):
+        values = dict(word.split("=", 1) for word in words)
+        numbers = {key: float(value) for key, value in values.items() if key != "arm"}
+        if min(numbers.values(), default=0) < 0:
+            raise ConfigError("it must be at least 0")
+        return Job(name, tuple(words), None, name, {"seed": 0, "lr": 1.0} | numbers, {}, phase)
+
+
+def arm(name, *values, space=()):
+    """An arm with its default and a trial for each value of `lr`."""
+    composer = Words()
+    default = composer.job([f"arm={name}"], f"{name} default", "tune")
+    trials = [composer.job([f"arm={name}", f"lr={value}"], f"{name} lr={value}", "tune") for value in values]
+    return Tuned(Arm(name, default, tuple(space), frozenset()), Listed([default, *trials]))
+
+
+def fair(*arms, seeds=(1, 2)):
+    return Fair(arms, seeds, RMSE, max(arm.trials.total for arm in arms), Words())
+
+
+def row(value, *, status="completed", **more):
+    metrics = {"val": {"rmse": value}, "test": {"rmse": -value}}
+    return {"status": status, "metrics": metrics, "best": {"metric": "rmse", "value": value}, **more}
+
+
+def handed(source, outcome):
+    """All jobs of a source, run one by one."""
+    found = []
+    while (job := source.next()) is not None:
+        found.append(job)
+        source.ended(job, outcome(job))
+    return found
+
+
+class TestCommand:
+    def test_each_arm_has_as_many_trials_at_the_same_points_and_its_best_is_rerun_on_fresh_seeds(self, cli):
+        words = ("loss=mse,huber", "sweep.trials=3", "sweep.seeds=2")
+        code, out, err = cli(*FAIR, *BOWL, *words, "optim.lr=tag(log,interval(0.001,1))", "loss.delta=interval(0.5,3)")
+        assert (code, err) == (0, "")
+        assert out.splitlines()[0] == "2 arms x 3 trials + 2 x 2 final runs = 10 jobs"
+        tuned = settings("tune", "loss", "optim.lr", "loss.delta", "seed")
+        mse, huber = ([values for values in tuned if values[0] == loss] for loss in ("mse", "huber"))
+        assert len(mse) == len(huber) == 3
+        assert [values[1] for values in mse] == [values[1] for values in huber]
+        assert mse[0] == ("mse", 0.1, None, 0)  # the preset's own rate
+        assert huber[0] == ("huber", 0.1, 1.0, 0)
+        assert {values[2] for values in mse} == {None}
+        assert len({values[2] for values in huber}) == 3
+        names = [job["name"] for job, _ in entries("tune")]
+        assert names[:3] == ["tune-mse", "tune-huber", f"tune-mse,optim.lr={mse[1][1]}"]
+        assert [job["name"] for job, _ in entries("final")] == [
+            f"final-{loss},seed={seed}" for loss in ("mse", "huber") for seed in (1, 2)
+        ]
+        for loss in ("mse", "huber"):
+            trials = [summary for _, summary in entries("tune") if summary["settings"]["loss"] == loss]
+            best = min(trials, key=lambda summary: summary["metrics"]["val"]["rmse"])
+            rerun = [summary for _, summary in entries("final") if summary["settings"]["loss"] == loss]
+            for key in ("optim.lr", "loss.delta"):
+                assert {summary["settings"].get(key) for summary in rerun} == {best["settings"].get(key)}
+        assert "paired by seed" in out
+        assert "val/rmse" in out
+
+    def test_called_again_it_runs_nothing_twice_and_more_trials_go_on_from_fewer(self, cli):
+        words = (*FAIR, *BOWL, "optim=sgd,adam", "sweep.seeds=1")
+        assert cli(*words, "sweep.trials=1")[0] == 0
+        before = {path: path.stat().st_mtime_ns for path in Path("outputs/s").glob("*/summary.json")}
+        assert len(before) == 4
+        first, final = settings("tune", "optim", "optim.lr"), settings("final", "optim", "optim.lr")
+        assert cli(*words, "sweep.trials=3")[0] == 0
+        assert settings("tune", "optim", "optim.lr")[:2] == first
+        assert len(entries("tune")) == 6
+        assert sorted(settings("final", "optim")) == [("adam",), ("sgd",)]  # the former ones do not count
+        assert settings("final", "optim", "optim.lr") != final
+        jobs = {path: path.stat().st_mtime_ns for path in Path("outputs/s").glob("*/summary.json")}
+        assert jobs.items() > before.items()
+        assert cli("train", "-m", "sweep.name=s")[0] == 0
+        assert {path: path.stat().st_mtime_ns for path in Path("outputs/s").glob("*/summary.json")} == jobs
+
+    def test_an_arm_that_diverges_throughout_is_rerun_with_its_default_and_counts(self, cli):
+        words = ("optim=sgd", "optim.lr=1e30", "sweep.trials=2", "sweep.seeds=1")
+        code, out, _ = cli(*FAIR, *BOWL, *words)
+        assert code == 0  # a diverged run is a result
+        assert "no trial gave a result (2 trials, 2 diverged); its default setting was rerun all the same" in out
+        ((_, final),) = entries("final")
+        assert (final["status"], final["settings"]["optim.lr"]) == ("diverged", 1e30)
+        assert "1 run diverged" in out or "1 diverged" in out
+
+    def test_without_a_sweep_there_is_one_arm(self, cli):
+        code, out, _ = cli(*FAIR, *BOWL, "sweep.trials=2", "sweep.seeds=1")
+        assert code == 0
+        assert "nothing is swept, so there is one arm; 1 arm x 2 trials + 1 x 1 final run = 3 jobs" in out
+        assert len(entries("final")) == 1
+
+    def test_all_that_can_be_known_is_refused_before_the_first_job(self, cli):
+        refused = {
+            ("optim=momentum", "sweep.tune=optim.momentum"): "write another, 'optim.momentum=interval(LOW,HIGH)'",
+            ("optim.lr=interval(0,1)",): "optim.lr must be greater than 0",
+            ("sweep.tune=[optim.lrr,optim.weight_decay]",): "no arm has a key 'optim.lrr'; did you mean 'optim.lr'?",
+            ("sweep.tune=optim.weight_decay",): "give it one: 'optim.weight_decay=interval(LOW,HIGH)'",
+            ("sweep.metric=train/rmse",): "of the validation split",
+        }
+        for words, said in refused.items():
+            code, _, err = cli(*FAIR, *BOWL, *words)
+            assert code == 2
+            assert said in err
+            assert err.count("\n") == 1
+        assert not Path("outputs").exists()
+
+    def test_optuna_proposes_the_trials_of_each_arm(self, cli):
+        pytest.importorskip("optuna")
+        words = (*FAIR, *BOWL, "loss=mse,huber", "sweep.trials=2", "sweep.seeds=1", "sweep.sampler=random")
+        assert cli(*words)[0] == 0
+        (mse, huber), proposed = settings("tune", "loss", "optim.lr")[:2], settings("tune", "loss", "optim.lr")[2:]
+        assert (mse, huber) == (("mse", 0.1), ("huber", 0.1))
+        assert [loss for loss, _ in proposed] == ["mse", "huber"]
+        assert all(0.1 / 31 < lr < 0.1 * 31 and lr != 0.1 for _, lr in proposed)
+        assert cli(*words)[0] == 0
+        assert settings("tune", "loss", "optim.lr")[2:] == proposed
+        assert len(entries("final")) == 2
+
+
+class TestChoice:
+    def test_trials_take_turns_and_final_runs_begin_when_their_arm_is_tuned(self):
+        source = fair(arm("a", 2), arm("b", 2, 3))
+        names = [job.name for job in handed(source, lambda job: row(1.0))]
+        assert names == [
+            *("a default", "b default", "a lr=2", "b lr=2", "b lr=3"),
+            *("final-a,seed=1", "final-a,seed=2", "final-b,seed=1", "final-b,seed=2"),
+        ]
+        assert source.exhausted
+        assert source.total == 9
+
+    def test_while_trials_run_the_final_runs_wait(self):
+        source = fair(arm("a", 2))
+        first, second = source.next(), source.next()
+        assert source.next() is None
+        assert not source.exhausted
+        source.ended(second, row(0.5))
+        assert source.next() is None
+        source.ended(first, row(1.0))
+        assert source.next().overrides == ("arm=a", "lr=2", "seed=1")
+
+    def test_validation_decides_and_not_the_test_split(self):
+        values = {"a default": 2.0, "a lr=3": 1.0, "a lr=4": 5.0}  # rows have the opposite order on the test split
+        jobs = handed(fair(arm("a", 3, 4)), lambda job: row(values.get(job.name, 0.0)))
+        assert {job.settings["lr"] for job in jobs if job.phase == "final"} == {3.0}
+
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_the_earliest_of_equals_is_chosen_in_whatever_order_they_end(self, order):
+        source = fair(arm("a", 3, 4))
+        jobs = [source.next() for _ in range(3)]
+        for i in order:
+            source.ended(jobs[i], row([2.0, 1.0, 1.0][i]))
+        assert source.next().settings["lr"] == 3.0
+
+    @pytest.mark.parametrize("bad", [row(0.0, status="diverged"), {"status": "failed", "error": "x"}, row(math.nan)])
+    def test_what_gave_no_result_is_worse_than_any(self, bad):
+        source = fair(arm("a", 3), seeds=(1,))
+        jobs = handed(source, lambda job: bad if job.name == "a default" else row(1e9))
+        assert jobs[-1].settings["lr"] == 3.0
+        assert score(bad, RMSE) is None
+
+    def test_an_arm_without_any_result_is_rerun_with_its_default(self):
+        source = fair(arm("a", 3), arm("b", 3), seeds=(1,))
+        jobs = handed(source, lambda job: row(1.0) if "arm=b" in job.overrides else row(1.0, status="failed"))
+        assert [job.overrides for job in jobs if job.phase == "final"] == [("arm=a", "seed=1"), ("arm=b", "seed=1")]
+        said = outcomes(source)
+        assert said[1] == "a: no trial gave a result (2 trials, 2 failed); its default setting was rerun all the same"
+        assert said[2].startswith("b: the default was best")
+
+    def test_a_larger_metric_is_better_where_the_direction_says_so(self):
+        assert score(row(0.25), Objective("val/rmse", "max")) == 0.25
+        assert score(row(0.25), RMSE) == -0.25
+
+
+class TestWarnings:
+    def warned(self, text, value):
+        """What is said of a best value of `lr` in a range."""
+        source = fair(arm("a", value, space=[dimension("lr", text)]), seeds=())
+        handed(source, lambda job: row(0.0 if job.settings["lr"] == value else 1.0))
+        return outcomes(source)[2:]
+
+    @pytest.mark.parametrize(
+        ("text", "value", "instead"),
+        [
+            ("tag(log,interval(1,100))", 99, "tag(log,interval(10,1000))"),
+            ("tag(log,interval(1,100))", 1.01, "tag(log,interval(0.1,10))"),
+            ("interval(0,4)", 3.9, "interval(2,6)"),
+            ("int(interval(1,9))", 9, "int(interval(5,13))"),
+            ("interval(1,9)", 1.1, "interval(0,5)"),  # 4 further is refused, and 2: it is below 0
+        ],
+    )
+    def test_at_an_edge_a_range_further_out_is_named(self, text, value, instead):
+        (warning,) = self.warned(text, value)
+        assert f"lr={value}" in warning
+        typed = shlex.split(warning.rpartition("tune over ")[2])[0]
+        assert typed == f"lr={instead}"
+        moved = dimension("lr", instead)
+        assert moved.low < value < moved.high
+        assert not moved.at_edge(value)
+
+    @pytest.mark.parametrize(("text", "value"), [("interval(0,4)", 0.0), ("interval(0,4)", 2), ("choice(1,2)", 2)])
+    def test_nothing_is_said_within_a_range_or_where_the_option_ends(self, text, value):
+        assert self.warned(text, value) == []
+
+    def test_a_default_outside_its_range(self):
+        source = fair(arm("a", 30, space=[dimension("lr", "interval(20,40)")]), seeds=())
+        handed(source, lambda job: row(job.settings["lr"]))
+        assert "lr=1.0 lies outside the range" in outcomes(source)[2]
+
+
+class TestPoints:
+    def test_the_first_points_are_those_of_a_longer_sequence_and_another_seed_has_others(self):
+        assert np.array_equal(unit_points(2, 5, 0), unit_points(2, 40, 0)[:5])
+        assert not np.array_equal(unit_points(2, 5, 0), unit_points(2, 5, 1))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_they_lie_evenly(self, seed):
+        """Of 2^k points each of 2^k equal intervals has exactly one (Sobol 1967; Owen 1998 for scrambled ones)."""
+        assert sorted((16 * unit_points(1, 16, seed)[:, 0]).astype(int)) == list(range(16))
+
+    def test_values_have_few_digits_and_stay_in_their_range(self):
+        tall = Dimension("k", "float", 0.99951, 0.99953)
+        assert drawn(Dimension("k", "float", 0.0, 1.0), 1 / 3) == 0.333
+        assert tall.low <= drawn(tall, 0.5) <= tall.high
+
+    @pytest.mark.parametrize("text", ["tag(log,interval(0.001,1))", "int(interval(2,9))", "range(2,12,3)", "a,b"])
+    def test_a_range_is_said_as_it_is_typed(self, text):
+        assert dimension("k", as_typed(dimension("k", text)).partition("=")[2]) == dimension("k", text)
+
+
+class TestProtocol:
+    @pytest.mark.parametrize(
+        ("words", "options", "said"),
+        [
+            (["seed=range(0,5)"], {}, "sweep.seeds=5"),
+            (["optim.lr=0.1,0.2"], {}, "cannot be tuned as well"),
+            (["optim.lr=interval(1,2)"], {"tune": {"optim.lr": "interval(1,3)"}}, "leave one of them away"),
+            ([], {"tune": ["seed"]}, "seed is nothing to tune"),
+            ([], {"tune": 3}, "must be keys, or a mapping"),
+            ([], {"tune": {"optim.lr": 3}}, "a range in quotes"),
+            ([], {"seeds": []}, "a number or different seeds"),
+            ([], {"seeds": [1, 1]}, "a number or different seeds"),
+            ([], {"seeds": 0}, "at least 1"),
+            ([], {"seeds": [-1]}, "[0, 4294967295]"),
+            ([], {"pruner": "median"}, "sweep.pruner"),
+            (["loss=a,b"], {"max_jobs": 5}, "2 arms x 8 trials + 2 x 5 final runs = 26 jobs (limit 5); pass sweep.max"),
+        ],
+    )
+    def test_what_is_not_fair_is_refused(self, words, options, said):
+        with pytest.raises(ConfigError) as refused:
+            read_protocol(words, SweepOptions(**options), options_loader([]))
+        assert said in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("words", "tune", "keys"),
+        [
+            ([], None, {"optim.lr": False}),
+            ([], "loss.gamma", {"loss.gamma": False}),
+            (["loss.gamma=interval(0,5)"], None, {"optim.lr": False, "loss.gamma": True}),
+            (["optim.lr=interval(0,5)"], ["optim.lr"], {"optim.lr": True}),
+            ([], {"optim.lr": None, "loss.gamma": "interval(0, 5)"}, {"optim.lr": False, "loss.gamma": True}),
+            ([], [], {}),
+        ],
+    )
+    def test_what_is_tuned_and_which_of_it_has_a_range(self, words, tune, keys):
+        protocol = read_protocol(["loss=a,b", *words], SweepOptions(tune=tune), options_loader([]))
+        assert {key: values is not None for key, values in protocol.tuned.items()} == keys
+        assert protocol.arms == [["loss=a"], ["loss=b"]]
+
+    def test_fresh_seeds(self):
+        def seeds(given, tuning):
+            return read_protocol([], SweepOptions(seeds=given), options_loader([])).fresh_seeds(tuning)
+
+        assert seeds(3, 7) == (8, 9, 10)
+        assert seeds([5, 3], 7) == (5, 3)
+        with pytest.raises(ConfigError, match="4294967295"):
+            seeds(3, 4294967294)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_any_moment_ends_with_every_job_once_and_the_same_choice(cli):
+    words = (*FAIR, *BOWL, "optim=sgd,adam", "sweep.trials=3", "sweep.seeds=2")
+    assert cli(*words)[0] == 0
+    wanted = [(job["name"], summary["metrics"]) for phase in ("tune", "final") for job, summary in entries(phase)]
+    Path("outputs").rename("whole")
+    kept = {}
+    for ended in (1, 4, 6, 8):
+        killed = Process(*words)
+        assert killed.until(lambda n=ended: len(list(Path("outputs/s").glob("*/summary.json"))) >= n)
+        killed.send(signal.SIGKILL)
+        killed.wait()
+        now = {path: path.stat().st_mtime_ns for path in Path("outputs/s").glob("*/summary.json")}
+        assert now.items() >= kept.items()
+        kept = now
+    last = Process("train", "-m", "sweep.name=s", "hydra/launcher=basic")
+    assert last.wait() == 0, last.err.read_text()
+    assert [
+        (job["name"], summary["metrics"]) for phase in ("tune", "final") for job, summary in entries(phase)
+    ] == wanted
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
