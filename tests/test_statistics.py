@@ -324,6 +324,11 @@ def test_fewer_than_three_seeds_are_too_few():
     assert compare([2.0], [1.0]).improvement == 1.0
 
 
+def test_arms_with_other_seeds_have_too_few_in_common():
+    (found,) = compare_pairs({"a": arm(1, 2, 3, 4), "b": {8: 1.0, 9: 2.0, 10: 3.0}}, "max")
+    assert (found.n, found.difference, found.verdict) == (0, None, "too few seeds in common to tell (try 6 or more)")
+
+
 def test_six_seeds_are_enough_for_one_pair_and_seven_for_three():
     assert [enough(k) for k in (1, 2, 3, 6, 7)] == [6, 7, 7, 8, 9]  # 2 / 2^6 = 0.031, 3 x 2 / 2^7 = 0.047
     assert enough(1, alpha=0.01) == 8
@@ -432,6 +437,15 @@ def test_several_pairs_are_corrected_and_those_that_are_not_tested_do_not_count(
     assert [pair.wilcoxon_p_holm for pair in found] == pytest.approx(holm([pair.wilcoxon_p for pair in found]))
 
 
+def test_a_baseline_chosen_by_the_values_is_corrected_for_the_pairs_of_all_arms():
+    # 4 arms make 6 pairs: the smallest p counts 6 times, the next ones 5 and 4 times.
+    g = np.random.default_rng(0)
+    arms = {name: arm(*g.normal(0, 1, 4)) for name in "abcd"} | {"single": {0: 1.0}}
+    *found, single = compare_pairs(arms, "max", baseline="a", chosen_by_values=True)
+    assert single.p_holm is None
+    assert [pair.p_holm for pair in found] == pytest.approx(holm([pair.t_p for pair in found] + [1.0] * 3)[:3])
+
+
 def test_the_tests_that_decide_are_corrected_together():
     # b - a with 3 seeds is t's, b - c with 12 is Wilcoxon's: the smaller p counts twice.
     arms = {"a": arm(1, 2, 3), "b": arm(1.5, 2.4, 3.6, *range(9)), "c": arm(1, 2, 3, *range(9))}
@@ -533,6 +547,18 @@ def at_most(share, sweeps):
 @pytest.mark.parametrize("draw", DRAWS)
 def test_equal_arms_are_rarely_found_different(draw, n):
     assert false_alarms(draw, n, 150) <= at_most(0.05, 150)
+
+
+@pytest.mark.slow
+def test_the_best_of_many_arms_is_not_better_by_being_chosen():
+    g, alarms = np.random.default_rng(0), {True: 0, False: 0}
+    for _ in range(200):
+        values = g.normal(size=(20, 12))
+        arms, best = {f"arm{k}": arm(*row) for k, row in enumerate(values)}, f"arm{values.mean(1).argmax()}"
+        for corrected in alarms:
+            pairs = compare_pairs(arms, "max", baseline=best, chosen_by_values=corrected)
+            alarms[corrected] += any(pair.better is not None for pair in pairs)
+    assert alarms[True] <= at_most(0.05, 200) < alarms[False]
 
 
 @pytest.mark.slow

@@ -71,7 +71,12 @@ class Pair:
 
 
 def compare_pairs(
-    arms: Mapping[str, Arm], direction: Direction, baseline: str | None = None, alpha: float = 0.05
+    arms: Mapping[str, Arm],
+    direction: Direction,
+    baseline: str | None = None,
+    alpha: float = 0.05,
+    *,
+    chosen_by_values: bool = False,
 ) -> list[Pair]:
     """Every arm against every other, or against the baseline.
 
@@ -90,6 +95,9 @@ def compare_pairs(
         direction: whether larger (`max`) or smaller (`min`) values are better.
         baseline: compare each other arm with this one only; it is then `second`.
         alpha: the probability with which a difference may be found, among all pairs, where there is none.
+        chosen_by_values: whether the baseline is what it is because of these values, as the best arm is. It is then
+            corrected for the pairs of all arms, from which these were chosen: of 20 equal arms with 8 seeds, the best
+            is found better than some other in 16 % of cases without this.
 
     Raises:
         ConfigError: there is no such baseline.
@@ -100,6 +108,8 @@ def compare_pairs(
     names = combinations(arms, 2) if baseline is None else ((name, baseline) for name in arms if name != baseline)
     seen = [_Seen.of(first, second, arms, direction, 1 - alpha) for first, second in names]
     family = sum(pair.n >= FEWEST for pair in seen)
+    if chosen_by_values:
+        family = max(family, math.comb(sum(len(arm) >= FEWEST for arm in arms.values()), 2))
     tests = [pair.deciding(family, alpha) for pair in seen]
     of_t = _corrected([pair.p_of("t") for pair in seen], family)
     of_wilcoxon = _corrected([pair.p_of("wilcoxon") for pair in seen], family)
@@ -139,6 +149,7 @@ class _Seen:
     t: Student | None
     signs: SignedRank
     improvement: float | None
+    runs: int  # of the arm with fewer
 
     @classmethod
     def of(cls, first: str, second: str, arms: Mapping[str, Arm], direction: Direction, level: float) -> _Seen:
@@ -152,6 +163,7 @@ class _Seen:
             student(found, level) if len(found) else None,
             wilcoxon(found),
             improvement(ones, others, direction) if len(ones) and len(others) else None,
+            min(len(ones), len(others)),
         )
 
     @property
@@ -204,7 +216,7 @@ def _verdict(pair: _Seen, p: float | None, pairs: int, direction: Direction, alp
     """In words, and the better arm's name if there is one; `p` is the deciding test's, corrected for so many pairs."""
     needed = enough(pairs, alpha)
     if p is None or pair.t is None:
-        return f"too few seeds to tell (try {needed} or more)", None
+        return f"too few seeds{' in common' if pair.runs >= FEWEST else ''} to tell (try {needed} or more)", None
     different = int(np.count_nonzero(pair.differences))
     if not different:
         return "equal in every seed", None
