@@ -27,7 +27,7 @@ def shown(run):
 
 def check_same_columns(runs):
     found = [shown(run) for run in runs]
-    values, columns = found[0]
+    columns = found[0][1]
     assert all(other == columns for _, other in found)
     assert all(sorted(own) == sorted(name for name, *_ in columns) for own, _ in found)
     return [own for own, _ in found]
