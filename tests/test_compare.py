@@ -315,7 +315,7 @@ def test_equal_numbers_are_equal_however_they_are_typed(tmp_path):
 def test_a_setting_that_differs_along_with_the_arms_is_said(tmp_path):
     arm(tmp_path, [0.9, 0.8], loss="focal", trainer__epochs=3)
     arm(tmp_path, [0.9, 0.8], loss="cross_entropy", trainer__epochs=5)
-    assert arms(tmp_path).notes == ["trainer.epochs differs with the arms: cross_entropy 5, focal 3"]
+    assert arms(tmp_path).notes == ["trainer.epochs differs with the arms (cross_entropy: 5; focal: 3)"]
 
 
 def test_by_makes_arms_and_pairs_over_the_rest(tmp_path):
@@ -329,9 +329,23 @@ def test_by_makes_arms_and_pairs_over_the_rest(tmp_path):
     assert found.notes == []
     (pair,) = answer(tmp_path, by=("loss",)).pairs
     assert (pair.n, pair.difference) == (8, pytest.approx(0.2))
-    assert arms(tmp_path).notes == [
-        "the arms are of several data sets; --by loss,optim.lr pairs their runs by data set and seed"
-    ]
+    said = "the arms are of several data sets; --by loss,optim.lr pairs their runs by data set and seed"
+    assert arms(tmp_path).notes == [said]
+
+
+def test_seeds_can_be_arms(tmp_path):
+    arm(tmp_path, [0.9, 0.8], loss="focal")
+    arm(tmp_path, [0.7, 0.6], loss="cross_entropy")
+    found = arms(tmp_path, by=["seed"])
+    assert found.paired_by == ["loss"]
+    assert [(each.name, len(each.runs)) for each in found.arms] == [("seed=0", 2), ("seed=1", 2)]
+
+
+def test_data_sets_among_the_arms_are_said(tmp_path):
+    for data in ("digits", "wine"):
+        arm(tmp_path / data, [0.9], loss="focal", dataset=data)
+        arm(tmp_path / data, [0.9], loss="cross_entropy", dataset=data)
+    assert "--by loss pairs their runs by data set and seed" in arms(tmp_path).notes[0]
 
 
 def test_runs_of_older_versions_have_choices_and_a_seed(tmp_path):
@@ -339,11 +353,12 @@ def test_runs_of_older_versions_have_choices_and_a_seed(tmp_path):
         for loss in ("focal", "mse_onehot"):
             path = record(tmp_path / f"{loss}{seed}", loss=loss)
             facts = json.loads((path / "summary.json").read_text())
-            del facts["settings"]
+            del facts["settings"], facts["directions"]
             choices = {"loss": loss, "optim": "adamw", "trainer": "default"}
             (path / "summary.json").write_text(json.dumps({**facts, "seed": seed, "choices": choices}))
     found = arms(tmp_path)
     assert [(each.name, len(each.runs)) for each in found.arms] == [("focal", 2), ("mse_onehot", 2)]
+    assert [answer(tmp_path, metric=name).metric.direction for name in ("accuracy", "nll")] == ["max", "min"]
     record(tmp_path / "new", loss="focal", optim="adamw", optim__lr=1, seed=7)
     found = arms(tmp_path)
     assert [(each.name, len(each.runs)) for each in found.arms] == [("focal", 3), ("mse_onehot", 2)]
@@ -420,6 +435,14 @@ def test_of_many_arms_each_is_compared_with_the_best(tmp_path):
 )
 def test_questions_that_cannot_be_answered(cli, two, words, said):
     assert refused(cli, "compare", "runs", *words.split()).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("compare --b", "--baseline --by"), ("compare outputs --f", "--force"), ("compare ", ""), ("comp", "compare")],
+)
+def test_flags_are_completed(cli, line, found):
+    assert printed(cli, "completion", "query", f"lossbench {line}").split()[: len(found.split())] == found.split()
 
 
 def test_paths_that_hold_nothing(cli, tmp_path):

@@ -61,7 +61,7 @@ def group(runs: Sequence[Run], by: Sequence[str] = ()) -> Grouped:
     columns = {key: [_text(run, key) for run in runs] for key in dict.fromkeys([SEED, *by, *differing])}
     others = [key for key in differing if key not in (*by, SEED)]
     arm_keys = list(dict.fromkeys(by)) or _telling(others, (), columns)
-    paired_by = [SEED, *(_telling(others, arm_keys, columns) if by else ())]
+    paired_by = [key for key in (SEED, *(_telling(others, arm_keys, columns) if by else ())) if key not in arm_keys]
     found, repeated = _sorted_out(runs, _rows(arm_keys, columns), _rows(paired_by, columns))
     settings = [{k: v for k, v in zip(arm_keys, cells, strict=True) if v is not None} for cells in found]
     arms = [Arm(*facts) for facts in zip(_names(settings), settings, found.values(), strict=True)]
@@ -69,7 +69,7 @@ def group(runs: Sequence[Run], by: Sequence[str] = ()) -> Grouped:
         notes.append(f"{plural(repeated, 'run')} with the settings and the seed of another: of equal ones one counts")
     hidden = [key for key in others if key not in arm_keys and not _telling([key], arm_keys, columns)]
     notes += [_along(key, arms) for key in hidden if _is_own(key, arm_keys, runs)]
-    if not by and "dataset" in arm_keys[:-1]:
+    if not by and "dataset" in arm_keys and len(arm_keys) > 1:
         rest = ",".join(key for key in arm_keys if key != "dataset")
         notes.append(f"the arms are of several data sets; --by {rest} pairs their runs by data set and seed")
     return Grouped(arms, arm_keys, paired_by, notes)
@@ -163,5 +163,5 @@ def _is_own(key: str, arm_keys: Sequence[str], runs: Sequence[Run]) -> bool:
 
 def _along(key: str, arms: Sequence[Arm]) -> str:
     """That a setting differs with the arms: what makes the difference cannot be told from it."""
-    values = [f"{arm.name} {_text(next(iter(arm.runs.values())), key)}" for arm in arms[:_SHOWN]]
-    return printable(f"{key} differs with the arms: {', '.join(values)}{', ...' if arms[_SHOWN:] else ''}")
+    values = [f"{arm.name}: {_text(next(iter(arm.runs.values())), key)}" for arm in arms[:_SHOWN]]
+    return printable(f"{key} differs with the arms ({'; '.join(values)}{'; ...' if arms[_SHOWN:] else ''})")

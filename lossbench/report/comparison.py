@@ -108,7 +108,7 @@ def _target(text: str, metric: Metric, runs: Sequence[Run]) -> Target:
     known = {known for run in runs for known in run.metrics.get(SPLIT, {})}
     if name not in known:
         raise ConfigError(f"--target: no run is validated by '{name}'{did_you_mean(name, known)}")
-    direction = direction_of([run for run in runs if name in run.directions], name)
+    direction = direction_of(runs, name)
     better = ">=" if direction == "max" else "<="
     if sign not in ("=", better):
         raise ConfigError(f"--target: {name} is better when it is {'larger' if direction == 'max' else 'smaller'}")

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lossbench.errors import plural
+from lossbench.errors import plural, printable
 from lossbench.report.comparison import Comparison
 from lossbench.report.pairs import Pair
 from lossbench.report.statistics import Interval
@@ -36,7 +36,8 @@ def headline(comparison: Comparison) -> str:
     better = "larger" if comparison.metric.direction == "max" else "smaller"
     runs = plural(sum(arm.spread.n for arm in comparison.arms), "run")
     paired = f", paired by {' and '.join(comparison.paired_by)}" if comparison.pairs else ""
-    return f"{comparison.metric} ({better} is better): {plural(len(comparison.arms), 'arm')}, {runs}{paired}"
+    text = f"{comparison.metric} ({better} is better): {plural(len(comparison.arms), 'arm')}, {runs}{paired}"
+    return printable(text)
 
 
 def arm_columns(comparison: Comparison) -> list[Column]:
@@ -94,7 +95,7 @@ def _timed(comparison: Comparison) -> list[Column]:
     """The time to the target, and how many runs reached it."""
     if comparison.target is None:
         return []
-    goal = f"{comparison.target.name} {comparison.target.value:g}"
+    goal = printable(f"{comparison.target.name} {comparison.target.value:g}")
     found = [arm.reached for arm in comparison.arms if arm.reached]
     steps = [f"{_whole(each.steps)} ({plural(each.count, 'run')})" for each in found]
     return [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -75,9 +74,9 @@ def _table(columns: Sequence[Column], bold: Sequence[bool]) -> Table:
     table, names = Table(), sum(column.is_name for column in columns)
     for column in columns:
         if column.is_name:
-            table.add_column(column.head, overflow="fold", max_width=max(12, console.width // (2 + names)))
+            table.add_column(Text(column.head), overflow="fold", max_width=max(12, console.width // (2 + names)))
         else:
-            table.add_column(column.head, justify="right", no_wrap=True)
+            table.add_column(Text(column.head), justify="right", no_wrap=True)
     for row, strong in zip(zip(*(column.cells for column in columns), strict=True), bold, strict=True):
-        table.add_row(*map(escape, row), style="bold" if strong else None)
+        table.add_row(*map(Text, row), style="bold" if strong else None)
     return table

@@ -95,7 +95,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 def _markdown_table(columns: Sequence[Column]) -> str:
     rows = [
-        [column.head.replace("\n", " ") for column in columns],
+        [_escaped(column.head.replace("\n", " ")) for column in columns],
         [":--" if column.is_name else "--:" for column in columns],
         *zip(*([_escaped(cell) for cell in column.cells] for column in columns), strict=True),
     ]

@@ -10,6 +10,21 @@ from lossbench.errors import ConfigError, did_you_mean
 from lossbench.report.runs import Run
 
 DEFAULT_SPLIT = "test"
+# Of the metrics of our tasks, for runs of older versions, which do not record it.
+_LARGER = ("accuracy", "exact_match", "balanced_accuracy", "f1", "macro_f1", "micro_f1", "recall", "worst_recall")
+_LARGER += ("auroc", "average_precision", "coverage", "r2")
+_SMALLER = (
+    "error_rate",
+    "nll",
+    "brier",
+    "ece",
+    "rmse",
+    "mae",
+    "pinball",
+    "deviance",
+    "interval_width",
+    "crossing_rate",
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +71,13 @@ def direction_of(runs: Sequence[Run], name: str) -> Literal["min", "max"]:
     Raises:
         ConfigError: the runs do not say.
     """
-    found = {run.directions.get(name) for run in runs}
-    if found == {"min"}:
-        return "min"
-    if found == {"max"}:
+    found = {run.directions[name] for run in runs if name in run.directions}
+    kind = name.partition("/")[0]
+    if found == {"max"} or (not found and kind in _LARGER):
         return "max"
-    raise ConfigError(f"the runs do not all say whether {name} is better when it is larger; leave older ones out")
+    if found == {"min"} or (not found and kind in _SMALLER):
+        return "min"
+    raise ConfigError(f"the runs do not say, or not all the same, whether {name} is better when it is larger")
 
 
 def _shared(runs: Sequence[Run], split: str) -> list[str]:
