@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,11 +18,13 @@ from lossbench.hydra_errors import translate
 from lossbench.observe.reporter import Report
 from lossbench.observe.run_dir import RunDirectory, lock, read_json
 from lossbench.rates import settled
-from lossbench.resume import continued
+from lossbench.resume import continued, is_running
 from lossbench.run import execute
 from lossbench.stopping import Stop
 from lossbench.summary import identity
 from lossbench.sweep.job import Row
+
+PATIENCE = 10.0  # seconds
 
 # Who is told of evaluations, where a launcher runs jobs in the sweep's own process.
 reported: ContextVar[Report | None] = ContextVar("reported", default=None)
@@ -48,6 +51,7 @@ def run_job(
     earlier = None
     try:
         checked = check(cfg, choices)
+        _let_go(path)
         earlier = continued(checked, path)
         run = build(settled(checked, earlier.checkpoint.facts if earlier else None))
         if earlier:
@@ -63,6 +67,13 @@ def run_job(
     if row["status"] == "interrupted" or stop.asked():  # too late for this job, and before the next
         stop.leave()
     return {**row, "directory": str(path)}
+
+
+def _let_go(path: Path) -> None:
+    """Wait a little for a process of a sweep that was killed, which ends soon after, to let the directory go."""
+    end = time.monotonic() + PATIENCE
+    while path.is_dir() and is_running(path) and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _failed(checked: Config | None, overrides: Sequence[str], path: Path, error: BaseException) -> Row:
