@@ -18,6 +18,7 @@ from lossbench.flags import config_dirs
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
 _NO_ITEM = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
 _CHOSEN_TWICE = re.compile(r"Multiple values for (\S+)\. To override")
+_RANGE_WITHIN = re.compile(r"Error merging override (\S+?)=[{\[].*\b(interval|range|choice|glob|tag|sort|shuffle)\(")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^=']+)=(.*)'\n")
 
 
@@ -47,6 +48,8 @@ def translate(error: BaseException, arguments: Sequence[str]) -> LossbenchError 
                 f"{match.group(1)} has {count} values; add -m to sweep over them, or quote them as one: "
                 f"\"{match.group(1)}='{match.group(2)}'\""
             )
+        if match := _RANGE_WITHIN.match(str(link)):
+            return ConfigError(f"{match.group(1)}: a range within it is put in quotes, '{match.group(2)}(...)'")
         if "does not support sweep type" in str(link):
             return ConfigError("a sweep goes over values, such as optim.lr=0.1,0.01 or 'seed=range(0,3)'")
         if isinstance(link, ValueError) and "Config group override" in str(link):

@@ -54,7 +54,8 @@ def warnings(tuned: Tuned, composer: Composer) -> list[str]:
         value = tuned.best.settings.get(dimension.key.lstrip("+"))
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             advice = _advice(dimension, value, tuned.arm, composer)
-            found += [f"  warning: {dimension.word(value)} {advice}"] if advice else []
+            name = f"{tuned.arm.name}: " if tuned.arm.name else ""
+            found += [f"warning: {name}{dimension.word(value)} {advice}"] if advice else []
     return found
 
 
