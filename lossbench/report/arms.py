@@ -53,7 +53,8 @@ def group(runs: Sequence[Run], by: Sequence[str] = ()) -> Grouped:
     Raises:
         ConfigError: no run has such a key.
     """
-    keys, notes = _keys(runs)
+    known = dict.fromkeys(key for run in runs for key in run.settings)
+    keys = sorted(known, key=lambda key: (key not in GROUPS, "." in key))
     for key in by:
         if key not in keys:
             raise ConfigError(f"--by: no run has a setting '{key}'{did_you_mean(key, keys)}")
@@ -65,6 +66,7 @@ def group(runs: Sequence[Run], by: Sequence[str] = ()) -> Grouped:
     found, repeated = _sorted_out(runs, _rows(arm_keys, columns), _rows(paired_by, columns))
     settings = [{k: v for k, v in zip(arm_keys, cells, strict=True) if v is not None} for cells in found]
     arms = [Arm(*facts) for facts in zip(_names(settings), settings, found.values(), strict=True)]
+    notes = []
     if repeated:
         notes.append(f"{plural(repeated, 'run')} with the settings and the seed of another: of equal ones one counts")
     hidden = [key for key in others if key not in arm_keys and not _telling([key], arm_keys, columns)]
@@ -73,17 +75,6 @@ def group(runs: Sequence[Run], by: Sequence[str] = ()) -> Grouped:
         rest = ",".join(key for key in arm_keys if key != "dataset")
         notes.append(f"the arms are of several data sets; --by {rest} pairs their runs by data set and seed")
     return Grouped(arms, arm_keys, paired_by, notes)
-
-
-def _keys(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
-    """The settings that are looked at, choices first, and what is to be said of others."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    older, notes = [run for run in runs if not run.complete], []
-    if older and len(older) < len(runs):
-        keys = dict.fromkeys(key for run in older for key in run.settings)
-        what = f"{plural(len(older), 'run')} of an older version"
-        notes.append(f"{what}, which recorded choices and the seed alone: other settings are not looked at")
-    return sorted(keys, key=lambda key: (key not in GROUPS, "." in key)), notes
 
 
 def _differs(values: Sequence[Any]) -> bool:

@@ -11,8 +11,10 @@ from lossbench.report.runs import Run
 
 DEFAULT_SPLIT = "test"
 # Of the metrics of our tasks, for runs of older versions, which do not record it.
-_LARGER = ("accuracy", "exact_match", "balanced_accuracy", "f1", "macro_f1", "micro_f1", "recall", "worst_recall")
-_LARGER += ("auroc", "average_precision", "coverage", "r2")
+_LARGER = (
+    *("accuracy", "balanced_accuracy", "exact_match", "recall", "worst_recall", "f1", "macro_f1", "micro_f1"),
+    *("auroc", "average_precision", "coverage", "r2"),
+)
 _SMALLER = (
     "error_rate",
     "nll",

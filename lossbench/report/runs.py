@@ -24,6 +24,7 @@ _LEFT_OUT = {
     "waiting": "left out, not begun yet: {}",
     "other": "left out, not of the sweep's final phase: {}",
     "unknown": "left out, with no record of their settings: {}",
+    "older": "left out, of an older version that recorded choices and the seed alone: {}",
 }
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -68,14 +69,14 @@ class Found:
 def read_runs(paths: Sequence[Path]) -> Found:
     """The runs of sweeps, of folders and by themselves, each once.
 
-    Of a sweep, those that `sweep.json` names; of one in phases only those of the phase `final`.
+    Of a sweep, those that `sweep.json` names; of one in phases only those of the phase `final`. Runs of older versions,
+    of which not all settings are known, are left out beside others.
 
     Raises:
         ConfigError: a path is no directory, or nothing in the paths has ended.
     """
     runs: dict[tuple[int, int], Run] = {}
     left: Counter[str] = Counter()
-    notes: list[str] = []
     damaged: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -90,14 +91,16 @@ def read_runs(paths: Sequence[Path]) -> Found:
                 damaged.append(directory)
             else:
                 left[found] += 1
-    notes += [text.format(plural(left[kind], "run")) for kind, text in _LEFT_OUT.items() if left[kind]]
+    kept = [run for run in runs.values() if run.complete] or list(runs.values())
+    left["older"] = len(runs) - len(kept)
+    notes = [text.format(plural(left[kind], "run")) for kind, text in _LEFT_OUT.items() if left[kind]]
     if damaged:
         others = f" and {plural(len(damaged) - 1, 'other')}" if damaged[1:] else ""
         notes.append(printable(f"left out, what it records cannot be read: {damaged[0]}{others}"))
-    if not runs:
+    if not kept:
         why = "; ".join(notes) or "there is no run; a run's directory holds summary.json, a sweep's holds sweep.json"
         raise ConfigError(f"nothing to compare in {', '.join(map(str, paths[:3]))}: {why}")
-    return Found(list(runs.values()), notes)
+    return Found(kept, notes)
 
 
 def is_sweep(path: Path) -> bool:
