@@ -26,8 +26,9 @@ def show_best(trials: Trials, fixed: Sequence[str], flags: Sequence[str]) -> Non
     """
     several = len(trials.search.goals) > 1
     shown = front(trials) if several else ranked(trials)[:SHOWN]
-    title = "trials that no other is better than in everything" if several else "best trials"
-    console.print(_table(trials, shown, f"{title}, of {_counted(trials)}"))
+    kind = "those that no other one beats in every metric" if several else "the best"
+    say(f"trials: {_counted(trials)}; {kind}:")  # a table's title would be folded to the table's width
+    console.print(_table(trials, shown))
     if shown and status(shown[0]) == "completed":
         words = ["lossbench", "train", *flags, *fixed, *trials.settings(shown[0])]
         say(f"train with the settings of {'the first' if several else 'the best'}: {shlex.join(words)}")
@@ -56,9 +57,9 @@ def _counted(trials: Trials) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
 
 
-def _table(trials: Trials, shown: Sequence[Frozen], title: str) -> Table:
+def _table(trials: Trials, shown: Sequence[Frozen]) -> Table:
     keys = [dimension.key for dimension in trials.search.space]
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in ("trial", *(goal.name for goal in trials.search.goals)):
         table.add_column(Text(printable(name)), justify="right")
     for name in (*keys, "status"):

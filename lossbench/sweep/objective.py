@@ -85,7 +85,10 @@ def objectives(asked: str | Sequence[str] | None, jobs: Sequence[Job]) -> list[O
 
 def _representative(jobs: Sequence[Job]) -> list[Job]:
     """A job for each data set and loss: on these depends which metrics there are."""
-    return list({(str(job.settings["dataset"]), str(job.settings["loss"])): job for job in reversed(jobs)}.values())
+    found: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        found.setdefault((str(job.settings["dataset"]), str(job.settings["loss"])), job)
+    return list(found.values())
 
 
 def _monitored(config: Config, task: Task) -> str:
