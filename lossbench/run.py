@@ -52,7 +52,7 @@ def execute(
         resume: the earlier part of this run, in the same directory.
         stopped: whether the run was asked to stop; its state is saved then.
         brief: one of many runs: its progress bar goes away, and it prints no lines.
-        report: is told of each evaluation.
+        report: is told of each evaluation; one of many runs has a progress bar only if somebody is.
 
     Returns:
         The summary, as in `summary.json`. A diverged run has one too, of its best weights before; a stopped run has
@@ -84,7 +84,7 @@ def execute(
             directory.config(run.config.text, list(overrides))
             _record_rate(run.config, directory)
             board = recorder.add(_board(run, path, start))
-            recorder.add(_screen(run, start or 0, brief))
+            recorder.add(_screen(run, start or 0, brief, hidden=brief and report is None))
             reporter = recorder.add(Reporter(report)) if report else None
             try:
                 reason = train(
@@ -195,7 +195,7 @@ def _board(run: Run, path: Path, resume: int | None) -> TensorBoard:
     )
 
 
-def _screen(run: Run, start: int, brief: bool) -> Screen:
+def _screen(run: Run, start: int, brief: bool, *, hidden: bool) -> Screen:
     trainer = run.config.trainer
     return Screen(
         steps=run.length.steps,
@@ -204,6 +204,7 @@ def _screen(run: Run, start: int, brief: bool) -> Screen:
         batch_size=trainer.batch_size * trainer.accumulate,
         start=start,
         brief=brief,
+        hidden=hidden,
     )
 
 

@@ -18,18 +18,6 @@ from lossbench.errors import plural
 from lossbench.observe.group_table import group_table
 from lossbench.observe.recorder import Sink
 
-# Of a sweep's table, which has one line for a job: the values of different losses cannot be compared, and the others
-# say much the same as those that are shown.
-_LEFT_OUT = (
-    "loss",
-    "error_rate",
-    "balanced_accuracy",
-    "worst_recall",
-    "average_precision",
-    "brier",
-    "exact_match",
-    "micro_f1",
-)
 LINE_EVERY = 1.0  # seconds between plain lines
 
 
@@ -39,17 +27,26 @@ class Screen(Sink):
     Args:
         start: the step that it goes on from.
         brief: one of many runs: its progress bar goes away, and it prints no lines.
+        hidden: it shows nothing: others may have the terminal.
     """
 
     def __init__(
-        self, *, steps: int, epochs: int, monitor: str, batch_size: int, start: int = 0, brief: bool = False
+        self,
+        *,
+        steps: int,
+        epochs: int,
+        monitor: str,
+        batch_size: int,
+        start: int = 0,
+        brief: bool = False,
+        hidden: bool = False,
     ) -> None:
         self.start = start
         self.total, self.epochs, self.monitor, self.batch_size = steps, epochs, monitor, batch_size
         self.started = self.drawn = time.perf_counter()
         self.last: StepRow | None = None
         self.value = "-"
-        self.progress = self._progress(transient=brief) if console.is_terminal else None
+        self.progress = self._progress(transient=brief) if console.is_terminal and not hidden else None
         self.prints = self.progress is None and not brief
 
     def steps(self, rows: Sequence[StepRow]) -> None:
@@ -135,42 +132,6 @@ def _metrics_table(summary: Mapping[str, Any]) -> Table:
     for name in filter(_shown, metrics.get("val", {})):
         values = [_number(found.get(name)) for found in metrics.values()]
         table.add_row(name, *values, style="bold" if name == summary["best"]["metric"] else None)
-    return table
-
-
-def show_sweep(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], directory: str) -> None:
-    """One table over the jobs of a sweep: what was swept, how each ended, and the metrics that there is room for."""
-    monitors = list(dict.fromkeys(row["best"]["metric"] for row in rows if row.get("best")))
-    measured = dict.fromkeys(n for row in rows for n in row["metrics"].get("test", {}))
-    names = [*monitors, *(n for n in measured if n not in monitors and _shown(n) and n not in _LEFT_OUT)]
-    unlimited = console.options.update(width=10_000)
-    while True:
-        table = _sweep_table(rows, swept, monitors, names)
-        if len(names) <= len(monitors) or console.measure(table, options=unlimited).maximum <= console.width:
-            break
-        names.pop()
-    console.print(f"sweep: {len(rows)} jobs")
-    console.print(table)
-    console.print(f"directory    {escape(directory)}", soft_wrap=True)
-    console.print(f"TensorBoard  tensorboard --logdir {escape(shlex.quote(directory))}", soft_wrap=True)
-
-
-def _sweep_table(
-    rows: Sequence[Mapping[str, Any]], swept: Sequence[str], monitors: Sequence[str], names: Sequence[str]
-) -> Table:
-    table = Table()
-    for name in ("job", *swept):
-        table.add_column(escape(name), overflow="fold")
-    for name in (*(f"val {m}" for m in monitors), *(f"test {n}" for n in names), "s"):
-        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for job, row in enumerate(rows):
-        val, test = (row["metrics"].get(split, {}) for split in ("val", "test"))
-        values = [_number(val.get(m)) for m in monitors] + [_number(test.get(n)) for n in names]
-        seconds = f"{row['seconds']:.1f}" if "seconds" in row else "-"
-        settings = [escape(str(row["settings"].get(name, "-"))) for name in swept]
-        style = None if row["status"] == "completed" else "yellow" if row["status"] == "diverged" else "red"
-        table.add_row(str(job), *settings, *values, seconds, row["status"], style=style)
     return table
 
 

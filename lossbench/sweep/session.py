@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.plugins.launcher import Launcher
 from rich.markup import escape
 from rich.table import Table
@@ -57,9 +58,11 @@ def conduct(
         ledger.plan(source, asked.command, asked.sweeper)
         say(_size(source, ledger))
         say(f"should it be interrupted, go on with: {asked.again}")
-        feed = Feed(source, ledger, Screen(source.total), options)
+        screen = Screen(source, alone=not isinstance(launcher, BasicLauncher))
+        feed = Feed(source, ledger, screen, options)
         try:
-            drive(launcher, feed)
+            with screen:
+                drive(launcher, feed)
         except KeyboardInterrupt:
             say(f"interrupted; {plural(len(feed.rows), 'job')} ended; go on with: {asked.again}")
             raise
