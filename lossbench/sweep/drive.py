@@ -40,28 +40,29 @@ def drive(launcher: Launcher, feed: Feed) -> None:
 
 
 def _launch(launcher: Launcher, tasks: Sequence[Task], feed: Feed) -> None:
-    """Run these tasks; where the launcher loses them all with one, those that had not begun are launched again."""
+    """Run these tasks. Where the launcher loses them all with one, those that had not begun are launched again."""
     for task in tasks:
         feed.started(task)
-    before = [_status(task) for task in tasks]
+    before = [_reached(task) for task in tasks]
     try:
         returns = launcher.launch([words(task) for task in tasks], initial_job_idx=tasks[0].number)
     except Exception as error:
-        begun = [task for task, status in zip(tasks, before, strict=True) if _status(task) != status]
-        if not begun:
+        begun = [task for task, reached in zip(tasks, before, strict=True) if _reached(task) != reached]
+        if not any(task.path.exists() for task in tasks):  # it is not about a job
             raise
-        for task in begun:
+        for task in tasks if len(tasks) == 1 else begun:
             feed.ended(task, lost(task, f"{type(error).__name__}: {first_line(error)}"))
-        if rest := [task for task in tasks if task not in begun]:
-            _launch(launcher, rest, feed)
+        rest = [task for task in tasks if task not in begun] if len(tasks) > 1 else []
+        for batch in [rest] if begun and rest else [[task] for task in rest]:
+            _launch(launcher, batch, feed)
         return
     for task, found in zip(tasks, returns, strict=True):
         feed.ended(task, row_of(task, found._return_value))
 
 
-def _status(task: Task) -> dict[str, object]:
-    found: dict[str, object] = read_json(task.path / "status.json", {})
-    return found
+def _reached(task: Task) -> tuple[bool, dict[str, object]]:
+    """How far the task has come, as its directory shows: Hydra makes it before a job begins."""
+    return task.path.exists(), read_json(task.path / "status.json", {})
 
 
 def words(task: Task) -> list[str]:

@@ -119,5 +119,7 @@ def _in_directory(path: str, function: Callable[[DictConfig], Any], config: Dict
 def _value(job: Any) -> Any:
     try:
         return ray.get(job)._return_value
+    except ray.exceptions.WorkerCrashedError:
+        return ResourceError("its process was killed, or ended by itself")
     except Exception as error:
         return error.cause if isinstance(error, ray.exceptions.RayTaskError) else error

@@ -58,9 +58,13 @@ class OnSubmitit:
         return [(job, _value(job, local=self.local)) for job in found]
 
     def stop(self, running: Sequence[Any]) -> None:
+        if not self.local:
+            for job in running:
+                job.cancel(check=False)  # Slurm sends SIGTERM, and kills what is there half a minute later
+            return
         for _ in range(2):  # the second time, or at a second Ctrl-C, they leave at once
             for job in running:
-                _terminate(job, local=self.local)
+                _terminate(job)
             with suppress(KeyboardInterrupt):
                 _wait(running, SAVING)
 
@@ -101,10 +105,8 @@ def _executor(kind: str, settings: dict[str, Any]) -> Any:
     return executor
 
 
-def _terminate(job: Any, *, local: bool) -> None:
-    if not local:
-        job.cancel(check=False)  # Slurm sends SIGTERM, and kills what is there half a minute later
-    elif not job.done():
+def _terminate(job: Any) -> None:
+    if not job.done():
         with suppress(ProcessLookupError):
             os.kill(int(job.job_id), signal.SIGTERM)
 
@@ -117,16 +119,15 @@ def _wait(running: Sequence[Any], seconds: float) -> None:
 
 def _value(job: Any, *, local: bool) -> Any:
     """What the job gave back; an error where it gave nothing."""
+    printed = f"see {os.path.relpath(job.paths.stderr)}"
     if local and not job.paths.result_pickle.exists():  # of Slurm's jobs submitit waits for it: files can be late
-        return ResourceError(f"its process ended without a result; {job.paths.stderr} has what it printed")
+        return ResourceError(f"its process was killed, or ended by itself; {printed}")
     try:
         return job.result()._return_value
     except UncompletedJobError:
-        return ResourceError(
-            f"its process ended without a result ({job.state}); {job.paths.stderr} has what it printed"
-        )
+        return ResourceError(f"its process ended without a result ({job.state}); {printed}")
     except Exception:
-        return ResourceError(f"it could not be run; {job.paths.stderr} says why")
+        return ResourceError(f"it could not be run; {printed}")
 
 
 @contextmanager
