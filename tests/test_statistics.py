@@ -304,11 +304,13 @@ def test_what_differs_by_rounding_only_is_equal():
     assert len(np.unique(np.abs(found))) == 2
     assert compare([0.1 + 0.2] * 3, [0.3] * 3).verdict == "equal in every seed"
     assert compare([0.1 + 0.2] * 3, [0.3] * 3).improvement == 0.5
+    assert str(compare([0.3] * 3, [0.1 + 0.2] * 3).difference) == "0.0"
 
 
 def test_small_differences_of_large_values_and_beside_an_exploded_one_are_not_rounding():
     assert differences([1e6, 1e6 + 1e-4], [1e6, 1e6]).tolist() == pytest.approx([0, 1e-4], rel=1e-3)
     assert differences([1e30, 1e-6, 3e-6], [0, 2e-6, 1e-6]).tolist() == pytest.approx([-1e-6, 2e-6, 1e30])
+    assert differences([1e13 + 4, 5.0], [1e13, 0.0]).tolist() == [0.0, 5.0]
 
 
 # Verdicts
@@ -435,6 +437,7 @@ def test_several_pairs_are_corrected_and_those_that_are_not_tested_do_not_count(
     assert [pair.test for pair in found] == ["t"] * 3
     assert [pair.t_p_holm for pair in found] == pytest.approx(holm([pair.t_p for pair in found]))
     assert [pair.wilcoxon_p_holm for pair in found] == pytest.approx(holm([pair.wilcoxon_p for pair in found]))
+    assert {pair.verdict for pair in found} == {"too few seeds to tell (try 7 or more)"}  # of 6 pairs it were 8
 
 
 def test_a_baseline_chosen_by_the_values_is_corrected_for_the_pairs_of_all_arms():
