@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def fair(words: Sequence[str], composer: Composer, options: SweepOptions, direct
     """
     protocol = read_protocol(words, options, composer.loader)
     arms = compose_arms(protocol, composer)
+    protocol = replace(protocol, arms=[list(arm.default.overrides) for arm in arms])
     seed = arms[0].default.settings["seed"]
     seeds = protocol.fresh_seeds(seed)
     objective = _objective(options.metric, arms)

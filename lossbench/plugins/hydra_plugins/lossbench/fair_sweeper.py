@@ -25,10 +25,14 @@ class FairSweeper(LossbenchSweeper):
 
     def conclude(self, source: Source, directory: Path) -> None:
         from lossbench.console import say
+        from lossbench.observe.replacing import replacing
         from lossbench.sweep.fair import Fair
         from lossbench.sweep.outcome import outcomes
 
         assert isinstance(source, Fair)
-        for line in outcomes(source):
+        lines = outcomes(source)
+        for line in lines:
             say(line)
+        with replacing(directory / "tuning.txt") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
         super().conclude(source, directory)
