@@ -4,10 +4,12 @@ import json
 import math
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from processes import Process
 
 from lossbench.errors import ConfigError
 from lossbench.sweep.best import front, ranked, status
@@ -123,6 +125,7 @@ def test_a_trial_equal_to_an_earlier_one_is_told_its_result(tmp_path):
     assert sorted(job.overrides[0] for job in jobs) == ["x=a", "x=b"]
     told = {(trial.params["x"], trial.values[0]) for trial in study.trials.all()}
     assert told == {("a", 1.0), ("b", 2.0)}
+    assert [trial.params["x"] for trial in ranked(study.trials)] == ["a", "b"]
     assert len(study.trials.all()) == 8
 
 
@@ -364,6 +367,25 @@ def test_a_search_with_trials_that_fail_goes_on(cli):
     assert code == 10
     assert "leaves 0 steps" in err
     assert re.search(r"trials: \d completed, \d failed", out)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_has_each_trial_once(cli):
+    words = (*SEARCH, "trainer.eval_every=5", LR, "sweep.trials=8", "sweep.name=s")
+    assert cli(*words, "output_root=whole")[0] == 0
+    for ended in (2, 5):
+        search = Process(*words)
+        search.until(lambda ended=ended: len(list(Path("outputs/s").glob("*/summary.json"))) >= ended)
+        search.send(signal.SIGKILL)
+        assert search.wait() == -signal.SIGKILL
+    assert cli("train", "-m", "hydra/launcher=basic", "sweep.name=s")[0] == 0
+    found, whole = (dict(map(hash_of, Path(root, "s").glob("*/status.json"))) for root in ("outputs", "whole"))
+    assert found == whole
+    assert len(set(whole.values())) == 8
+
+
+def hash_of(file):
+    return file.parent.name, json.loads(file.with_name("summary.json").read_text())["config_hash"]
 
 
 def test_without_optuna_the_command_to_install_it_is_said(cli, monkeypatch):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -35,15 +36,15 @@ def show_best(trials: Trials, fixed: Sequence[str], flags: Sequence[str]) -> Non
 
 
 def ranked(trials: Trials) -> list[Frozen]:
-    """All trials that ended, the best first: the completed ones by their value, then the others."""
+    """The trials that ended, equal ones once, the best first: the completed ones by their value, then the others."""
     sign = 1 if trials.search.goals[0].direction == "min" else -1
-    ended = [trial for trial in trials.all() if trial.state.is_finished()]
+    ended = _different(trial for trial in trials.all() if trial.state.is_finished())
     return sorted(ended, key=lambda trial: (_ORDER.index(status(trial)), sign * (trial.values or [0.0])[0]))
 
 
 def front(trials: Trials) -> list[Frozen]:
     """The completed trials that no other one is at least as good as in every objective and better in one."""
-    best = [trial for trial in trials.study.best_trials if status(trial) == "completed"]
+    best = _different(trial for trial in trials.study.best_trials if status(trial) == "completed")
     return sorted(best, key=lambda trial: trial.values, reverse=trials.search.goals[0].direction == "max")
 
 
@@ -53,8 +54,18 @@ def status(trial: Frozen) -> str:
 
 
 def _counted(trials: Trials) -> str:
-    counts = Counter(status(trial) for trial in trials.all() if trial.state.is_finished())
-    return ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
+    ended = [trial for trial in trials.all() if trial.state.is_finished()]
+    counts, equal = Counter(map(status, ended)), len(ended) - len(_different(ended))
+    found = [f"{counts[name]} {name}" for name in _ORDER if counts[name]]
+    return ", ".join([*found, *([f"{equal} of them equal to another"] if equal else [])])
+
+
+def _different(trials: Iterable[Frozen]) -> list[Frozen]:
+    """Those whose settings no earlier one has."""
+    found: dict[str, Frozen] = {}
+    for trial in trials:
+        found.setdefault(json.dumps(trial.params, sort_keys=True), trial)
+    return list(found.values())
 
 
 def _table(trials: Trials, shown: Sequence[Frozen]) -> Table:
