@@ -307,15 +307,15 @@ def test_an_arm_without_a_setting_is_named_without_it(tmp_path):
 
 
 def test_equal_numbers_are_equal_however_they_are_typed(tmp_path):
-    record(tmp_path / "a", optim__lr=1, model__hidden=[8])
-    record(tmp_path / "b", optim__lr=1.0, model__hidden=[8], seed=1)
-    assert [each.name for each in arms(tmp_path).arms] == ["all runs"]
+    for seed, lr in enumerate([1, 1.0, 2, 2.0]):
+        record(tmp_path / str(seed), seed=seed, optim__lr=lr, model__hidden=[8])
+    assert [(each.name, len(each.runs)) for each in arms(tmp_path).arms] == [("optim.lr=1", 2), ("optim.lr=2", 2)]
 
 
 def test_a_setting_that_differs_along_with_the_arms_is_said(tmp_path):
-    arm(tmp_path, [0.9, 0.8], loss="focal", trainer__epochs=3)
-    arm(tmp_path, [0.9, 0.8], loss="cross_entropy", trainer__epochs=5)
-    assert arms(tmp_path).notes == ["trainer.epochs differs with the arms (cross_entropy: 5; focal: 3)"]
+    arm(tmp_path, [0.9, 0.8], loss="focal", data__size=3)
+    arm(tmp_path, [0.9, 0.8], loss="cross_entropy", data__size=5)
+    assert arms(tmp_path).notes == ["data.size differs with the arms (cross_entropy: 5; focal: 3)"]
 
 
 def test_by_makes_arms_and_pairs_over_the_rest(tmp_path):
@@ -451,8 +451,8 @@ def test_paths_that_hold_nothing(cli, tmp_path):
     record(tmp_path / "bad", status="diverged", metrics={})
     record(tmp_path / "killed", status="running")
     assert refused(cli, "compare").startswith("compare what? PATH is missing")
-    assert refused(cli, "compare", "nowhere") == "'nowhere' is not there"
-    assert refused(cli, "compare", "file") == "'file' is a file; name a run's or a sweep's directory"
+    assert refused(cli, "compare", "nowhere") == "there is no directory 'nowhere'; name a sweep's or a run's"
+    assert refused(cli, "compare", "file") == "'file' is a file; name a sweep's or a run's"
     assert refused(cli, "compare", "empty").startswith(
         "nothing to compare in empty: there is no run; a run's directory"
     )

@@ -1,1 +1,1 @@
-"""Pictures of curves: what is in them, and how they are drawn as files and in the terminal. Torch is not needed."""
+"""What comes of runs: pictures of curves, and comparisons with their leaderboard. Torch is not needed."""
