@@ -15,9 +15,9 @@ from lossbench.sweep.tuning import Arm, as_typed, trial_job
 
 def outcomes(found: Fair) -> list[str]:
     """What each arm's tuning found, a line each, and what there is to doubt about it."""
-    judged = f"tuned by {found.objective.name} on seed {found.arms[0].arm.default.settings['seed']}"
-    final = f"the best settings rerun on seeds {', '.join(map(str, found.seeds))}"
-    return [f"{judged}; {final}:", *(line for tuned in found.arms for line in outcome(tuned, found))]
+    tuning, fresh = found.arms[0].arm.default.settings["seed"], ", ".join(map(str, found.seeds))
+    head = f"tuned by {found.objective.name} with seed {tuning}; final runs have seed {fresh}:"
+    return [head, *(line for tuned in found.arms for line in outcome(tuned, found))]
 
 
 def outcome(tuned: Tuned, found: Fair) -> list[str]:
