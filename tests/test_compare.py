@@ -451,8 +451,8 @@ def test_paths_that_hold_nothing(cli, tmp_path):
     record(tmp_path / "bad", status="diverged", metrics={})
     record(tmp_path / "killed", status="running")
     assert refused(cli, "compare").startswith("compare what? PATH is missing")
-    assert refused(cli, "compare", "nowhere") == "there is no directory 'nowhere'; name a sweep's or a run's"
-    assert refused(cli, "compare", "file") == "'file' is a file; name a sweep's or a run's"
+    assert refused(cli, "compare", "nowhere") == "there is no directory 'nowhere'; name that of a sweep or a run"
+    assert refused(cli, "compare", "file") == "'file' is no directory; name that of a sweep or a run"
     assert refused(cli, "compare", "empty").startswith(
         "nothing to compare in empty: there is no run; a run's directory"
     )

@@ -80,8 +80,8 @@ def read_runs(paths: Sequence[Path]) -> Found:
     damaged: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            what = f"'{path}' is a file" if path.exists() else f"there is no directory '{path}'"
-            raise ConfigError(f"{what}; name a sweep's or a run's")
+            what = f"'{path}' is no directory" if path.exists() else f"there is no directory '{path}'"
+            raise ConfigError(f"{what}; name that of a sweep or a run")
         for directory, kind in _directories(path):
             found = _read(directory) if kind == "run" else kind
             if isinstance(found, Run):
