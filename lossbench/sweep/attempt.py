@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # every optimizer imports it when it is made, and that takes as long as torch itself
 from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
@@ -48,7 +49,15 @@ def attempt(config: DictConfig, number: int, path: Path, report: Report) -> tupl
         reported.reset(token)
 
 
-def context_is_dead(row: Mapping[str, Any]) -> bool:
+def is_spent(kind: str, *said: Any) -> bool:
+    """Whether a process is of no more use after a job that ended so.
+
+    What was stopped may have been in the middle of an import.
+    """
+    return kind == "interrupted" or (kind == "ended" and _context_is_dead(said[0]))
+
+
+def _context_is_dead(row: Mapping[str, Any]) -> bool:
     """Whether a job failed with an error of CUDA after which a process cannot use it again: any but of memory."""
     if row["status"] != "failed" or "out of memory" in row["error"]:
         return False

@@ -68,7 +68,7 @@ class Pool:
                 for hand in self.hands:
                     if hand.task and hand.asked != "stop":
                         hand.ask("stop")
-            if not self.pending and not any(hand.task for hand in self.hands):
+            if not self.pending and not any(hand.task or hand.leaving for hand in self.hands):
                 return
             self._attend(stop)
 
@@ -115,6 +115,8 @@ class Pool:
             hand.answer(self.feed.evaluated(task, *rest))
             return
         hand.task, hand.leaving = None, rest.pop()
+        if hand.leaving:  # spent, and may hang when it cleans up
+            hand.end()
         if kind == "ended":
             self.feed.ended(task, rest[0])
         elif kind == "failed":

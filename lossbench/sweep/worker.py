@@ -48,7 +48,7 @@ def main(connection: Connection, environment: Mapping[str, str], log: str) -> No
 
 
 def _serve(connection: Connection) -> None:
-    from lossbench.sweep.attempt import attempt, context_is_dead
+    from lossbench.sweep.attempt import attempt, is_spent
     from lossbench.sweep.reset import fresh_hydra, process_kept
 
     fresh_hydra()
@@ -61,12 +61,12 @@ def _serve(connection: Connection) -> None:
         try:
             with printing_to(path), process_kept():
                 message = attempt(config, number, path, questions)
-                dead = message[0] == "ended" and context_is_dead(message[1])
+                spent = is_spent(*message)
         except OSError as error:
-            message, dead = ("failed", f"cannot write to {path}: {error.strerror}"), False
+            message, spent = ("failed", f"cannot write to {path}: {error.strerror}"), False
         questions.forget()
-        connection.send((*message, dead))
-        if dead:
+        connection.send((*message, spent))
+        if spent:
             return
 
 

@@ -22,10 +22,13 @@ class PoolLauncher(Launcher):
         self.given = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from lossbench.errors import ConfigError
         from lossbench.signatures import bind
         from lossbench.sweep.slots import PoolOptions
 
         self.options = PoolOptions(**bind("hydra.launcher", PoolOptions, self.given, owner="pool"))
+        if self.options.devices == []:
+            raise ConfigError("hydra.launcher.devices names no device; trainer.device=cpu uses none, null uses all")
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Refuse jobs that no worker could run, before anything is written.
