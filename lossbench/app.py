@@ -193,7 +193,8 @@ def before_run(config: DictConfig) -> None:
 
     try:
         checked = check_composed(config)
-        if words := of_the_sweep(config.hydra.overrides.task):
+        typed = config.hydra.overrides
+        if words := [*of_the_sweep(typed.task), *(word for word in typed.hydra if word.startswith("hydra/sweeper="))]:
             raise ConfigError(f"{words[0]} concerns a sweep; add -m")
         earlier = resume(checked)
         try:

@@ -155,6 +155,10 @@ class TestCommand:
             assert err.count("\n") == 1
         assert not Path("outputs").exists()
 
+    def test_without_m_it_is_no_sweep(self, cli):
+        code, _, err = cli("train", "hydra/sweeper=fair", *BOWL)
+        assert (code, err) == (2, "lossbench: error: hydra/sweeper=fair concerns a sweep; add -m\n")
+
     def test_optuna_proposes_the_trials_of_each_arm(self, cli):
         pytest.importorskip("optuna")
         words = (*FAIR, *BOWL, "loss=mse,huber", "sweep.trials=2", "sweep.seeds=1", "sweep.sampler=random")
