@@ -6,12 +6,18 @@ import os
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
 from lossbench.errors import ConfigError
+from lossbench.sweep.drive import drive
 from lossbench.sweep.experiment import joined, refuse_changes, values
+from lossbench.sweep.feed import Feed
+from lossbench.sweep.job import Job, Listed
 from lossbench.sweep.ledger import Ledger
+from lossbench.sweep.options import SweepOptions
 
 TRAIN = ("train", "-m", "dataset=diabetes", "trainer.steps=4")
 CSV = ("train", "-m", "dataset=csv", "dataset.target=y", "trainer.steps=2", "dataset.path=a.csv,b.csv", "seed=0,1")
@@ -111,6 +117,15 @@ def test_choices_and_plugins_are_recorded(cli):
     assert read(SWEEP / "sweep.json")["command"] == [*TRAIN[2:], *words]
     code, out, _ = cli("train", "-m", "sweep.name=a")
     assert (code, "2 have ended already" in out) == (0, True)
+
+
+def test_jobs_that_a_later_call_leaves_behind_are_named(cli, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_in(patched, 0)
+        cli(*TRAIN, "trainer.eval_every=2", "seed=0,1", "sweep.name=a")
+    code, out, _ = cli(*TRAIN, "trainer.eval_every=2", "seed=1,2", "sweep.name=a")
+    assert code == 0
+    assert "1 job of earlier calls not ended, and not of this one: type those settings again" in out
 
 
 # What would be another experiment
@@ -241,6 +256,49 @@ def test_a_job_that_was_killed_on_its_last_lines_is_measured_again(cli):
     code, out, _ = cli("train", "-m", "sweep.name=a")
     assert (code, "; 1 has ended already" in out) == (0, True)
     assert statuses() == {"0-seed=0": "completed", "1-seed=1": "completed"}
+
+
+# Launchers that take lists
+
+
+class Lossy:
+    """Runs no job; its first launch is lost with the third of four, as by a worker that dies."""
+
+    def __init__(self):
+        self.launched = []
+
+    def launch(self, batches, initial_job_idx):
+        self.launched.append([shlex.split(words[-1])[0].partition("=")[2] for words in batches])
+        if len(self.launched) > 1:
+            return [SimpleNamespace(_return_value={"status": "completed"}) for _ in batches]
+        for words, status in zip(batches, ("completed", "diverged", "running"), strict=False):
+            place, name = (shlex.split(word)[0].partition("=")[2] for word in words[-2:])
+            path = Path(place, name)
+            path.mkdir()
+            facts = {"status": status, "config_hash": words[0]}
+            for file in ("status.json", *(["summary.json"] if status != "running" else [])):
+                (path / file).write_text(json.dumps(facts))
+        raise RuntimeError("a worker died")
+
+
+def test_a_launch_that_is_lost_with_one_job(tmp_path):
+    jobs = [Job(f"seed={i}", (f"seed={i}",), None, f"seed={i}", {"seed": i}, {}) for i in range(4)]
+    source, ledger, launcher = Listed(jobs), Ledger(tmp_path), Lossy()
+    ledger.plan(source, [], "lossbench")
+    feed = Feed(source, ledger, MagicMock(), SweepOptions())
+    drive(launcher, feed)
+    assert launcher.launched == [["0-seed=0", "1-seed=1", "2-seed=2", "3-seed=3"], ["3-seed=3"]]
+    assert [row["status"] for row in feed.rows.values()] == ["completed", "diverged", "failed", "completed"]
+    assert feed.rows["seed=2"]["error"] == "RuntimeError: a worker died"
+    assert statuses(tmp_path)["2-seed=2"] == "failed"
+
+
+def test_a_launch_of_which_no_job_begins_is_the_launchers_error(tmp_path):
+    source, ledger = Listed([Job("seed=0", ("seed=0",), None, "h", {"seed": 0}, {})]), Ledger(tmp_path)
+    ledger.plan(source, [], "lossbench")
+    launcher = SimpleNamespace(launch=Mock(side_effect=ValueError("no cluster")))
+    with pytest.raises(ValueError, match="no cluster"):
+        drive(launcher, Feed(source, ledger, MagicMock(), SweepOptions()))
 
 
 # One at a time, and damage

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.plugins.launcher import Launcher
 
 from lossbench.errors import first_line
@@ -25,7 +24,7 @@ def drive(launcher: Launcher, feed: Feed) -> None:
     """
     if hasattr(launcher, "stream"):
         launcher.stream(feed)
-    elif isinstance(launcher, BasicLauncher):
+    elif is_hydras_own(launcher):
         while tasks := take(feed, 1):
             token = reported.set(partial(feed.evaluated, tasks[0]))
             try:
@@ -37,6 +36,11 @@ def drive(launcher: Launcher, feed: Feed) -> None:
     else:
         while tasks := take(feed, feed.source.batch):
             _launch(launcher, tasks, feed)
+
+
+def is_hydras_own(launcher: Launcher) -> bool:
+    """Whether jobs run one by one in this process. Hydra may load the class anew, so it is known by its name."""
+    return type(launcher).__name__ == "BasicLauncher"
 
 
 def _launch(launcher: Launcher, tasks: Sequence[Task], feed: Feed) -> None:

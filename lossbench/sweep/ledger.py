@@ -74,20 +74,27 @@ class Ledger:
 
     def ended(self, job: Job) -> Row | None:
         """How the job ended, if it did so in a way that need not be tried again."""
-        return ended_in(self._path(job), job.hash)
+        return self._row(job.hash)
 
     def rows(self, source: Source) -> list[Row]:
         """How those jobs ended that did: of the source's own, or of all that the sweep has had."""
         asked = [job.hash for job in source.known] if isinstance(source, Listed) else list(self.jobs)
-        outcomes = (ended_in(self.path / self.jobs[key]["directory"], key) for key in asked)
-        return [row for row in outcomes if row is not None]
+        return [row for key in asked if (row := self._row(key)) is not None]
+
+    def left_behind(self, source: Source) -> int:
+        """How many jobs of earlier calls have not ended and are none of this call's."""
+        others = self.jobs.keys() - {job.hash for job in source.known} if isinstance(source, Listed) else ()
+        return sum(self._row(key) is None for key in others)
 
     def task(self, job: Job) -> Task:
         """Where the job is to be run."""
-        return Task(self.jobs[job.hash]["number"], job, self._path(job))
+        return Task(self.jobs[job.hash]["number"], job, self._path(job.hash))
 
-    def _path(self, job: Job) -> Path:
-        return self.path / str(self.jobs[job.hash]["directory"])
+    def _path(self, key: str) -> Path:
+        return self.path / str(self.jobs[key]["directory"])
+
+    def _row(self, key: str) -> Row | None:
+        return ended_in(self._path(key), key)
 
     def _enter(self, jobs: Sequence[Job]) -> bool:
         """Whether that says anything new."""

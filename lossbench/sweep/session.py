@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.plugins.launcher import Launcher
 from rich.markup import escape
 from rich.table import Table
@@ -16,7 +15,7 @@ from rich.table import Table
 from lossbench.console import console, say
 from lossbench.errors import ConfigError, SweepFailed, plural, printable
 from lossbench.observe.run_dir import lock
-from lossbench.sweep.drive import drive
+from lossbench.sweep.drive import drive, is_hydras_own
 from lossbench.sweep.feed import Feed
 from lossbench.sweep.job import Row, Source
 from lossbench.sweep.ledger import Ledger
@@ -57,8 +56,10 @@ def conduct(
         ledger = Ledger(asked.directory, retry_failed=options.retry_failed)
         ledger.plan(source, asked.command, asked.sweeper)
         say(_size(source, ledger))
+        if others := ledger.left_behind(source):
+            say(f"{plural(others, 'job')} of earlier calls not ended, and not of this one: type those settings again")
         say(f"should it be interrupted, go on with: {asked.again}")
-        screen = Screen(source, alone=not isinstance(launcher, BasicLauncher))
+        screen = Screen(source, alone=not is_hydras_own(launcher))
         feed = Feed(source, ledger, screen, options)
         try:
             with screen:
