@@ -28,7 +28,7 @@ class OptunaSweeper(LossbenchSweeper):
         from lossbench.sweep.study import study
 
         assert self.config is not None
-        if options.pruner and not (isinstance(self.launcher, BasicLauncher) or hasattr(self.launcher, "stream")):
+        if options.pruner and not (type(self.launcher).__name__ == "BasicLauncher" or hasattr(self.launcher, "stream")):
             say("this launcher tells of its jobs when they have ended: sweep.pruner ends none of them early")
         directory = Path(str(self.config.hydra.sweep.dir))
         return study(words, composer, options, directory, seed=int(self.config.seed))
