@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import sklearn.model_selection  # noqa: F401  # rows are split by it, and it is imported where that is done
 import torch
 import torch._dynamo  # every optimizer imports it when it is made, and that takes as long as torch itself
 from hydra._internal.callbacks import Callbacks
