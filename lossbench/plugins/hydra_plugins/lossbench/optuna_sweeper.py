@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra_plugins.lossbench.sweeper import LossbenchSweeper
 
 if TYPE_CHECKING:
@@ -25,10 +24,13 @@ class OptunaSweeper(LossbenchSweeper):
 
         if find_spec("optuna") is None:
             raise ConfigError('hydra/sweeper=optuna needs Optuna: pip install "lossbench[optuna]"')
+        from lossbench.sweep.drive import is_hydras_own
+        from lossbench.sweep.drive import is_hydras_own
         from lossbench.sweep.study import study
 
         assert self.config is not None
-        if options.pruner and not (type(self.launcher).__name__ == "BasicLauncher" or hasattr(self.launcher, "stream")):
+        assert self.launcher is not None
+        if options.pruner and not (is_hydras_own(self.launcher) or hasattr(self.launcher, "stream")):
             say("this launcher tells of its jobs when they have ended: sweep.pruner ends none of them early")
         directory = Path(str(self.config.hydra.sweep.dir))
         return study(words, composer, options, directory, seed=int(self.config.seed))
