@@ -25,7 +25,6 @@ class OptunaSweeper(LossbenchSweeper):
         if find_spec("optuna") is None:
             raise ConfigError('hydra/sweeper=optuna needs Optuna: pip install "lossbench[optuna]"')
         from lossbench.sweep.drive import is_hydras_own
-        from lossbench.sweep.drive import is_hydras_own
         from lossbench.sweep.study import study
 
         assert self.config is not None
