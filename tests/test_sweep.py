@@ -103,9 +103,8 @@ def test_the_users_own_options_are_in_the_command(cli):
     ["hydra.searchpath=[file:///tmp]", "loss=../../evil", "loss=choice(mse,/evil)", "hydra.launcher._target_=os.abort"],
 )
 def test_recorded_settings_that_may_name_code_are_typed_again(cli, word):
-    cli(*TRAIN, "seed=0,1", "sweep.name=a")
-    found = read(SWEEP / "sweep.json")
-    (SWEEP / "sweep.json").write_text(json.dumps({**found, "command": [*found["command"], word]}))
+    SWEEP.mkdir(parents=True)
+    (SWEEP / "sweep.json").write_text(json.dumps({"command": ["dataset=diabetes", word, "seed=0,1"]}))
     code, _, err = cli("train", "-m", "sweep.name=a")
     assert code == 2
     assert f"the sweep was started with {word}, which may name code: type its settings again" in err
@@ -315,7 +314,7 @@ def test_a_sweep_that_is_going_on_is_left_alone(cli):
     )
 
 
-@pytest.mark.parametrize("damage", ["{", None])
+@pytest.mark.parametrize("damage", ["{", pytest.param(None, marks=pytest.mark.slow)])
 def test_a_lost_ledger_is_made_again_from_the_jobs(cli, damage):
     table("a.csv")
     cli(*CSV, "sweep.name=a")

@@ -73,7 +73,7 @@ def check(cli, kills, longest, launcher=()):
 
 
 def test_a_killed_sweep(cli):
-    check(cli, 3, 1.0)
+    check(cli, 2, 1.0)
 
 
 @pytest.mark.slow
