@@ -116,6 +116,7 @@ def _put_back(logger: logging.Logger, state: dict[str, Any] | None) -> None:
         if handler not in state["handlers"]:
             with suppress(Exception):  # a user's own may fail to close
                 handler.close()
-    logger.setLevel(state["level"])
+    if logger.level != state["level"]:
+        logger.setLevel(state["level"])  # empties the caches of all loggers
     for name, value in state.items():
         setattr(logger, name, value)
