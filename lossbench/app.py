@@ -61,7 +61,7 @@ def train(arguments: Sequence[str]) -> None:
     sweeps = bool({"-m", "--multirun"} & set(flags))
     held_back[:] = of_swept_groups(overrides) if sweeps else []
     if sweeps and "LOSSBENCH_LAUNCHER" not in os.environ:  # conf/config.yaml takes the launcher from there
-        from lossbench.sweep.hardware import default_launcher
+        from lossbench.sweep.pool.hardware import default_launcher
 
         os.environ["LOSSBENCH_LAUNCHER"] = default_launcher()
     sys.argv = [sys.argv[0], *flags, *(word for word in overrides if word not in held_back)]

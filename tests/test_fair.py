@@ -14,14 +14,14 @@ from processes import Process
 from lossbench.errors import ConfigError
 from lossbench.observe.run_dir import read_json
 from lossbench.sweep import options_loader
-from lossbench.sweep.fair import Fair, Tuned, score
+from lossbench.sweep.fair.fair import Fair, Tuned, score
+from lossbench.sweep.fair.outcome import outcomes
+from lossbench.sweep.fair.protocol import read_protocol
+from lossbench.sweep.fair.tuning import Arm, as_typed, drawn, unit_points
 from lossbench.sweep.job import Job, Listed
-from lossbench.sweep.objective import Objective
 from lossbench.sweep.options import SweepOptions
-from lossbench.sweep.outcome import outcomes
-from lossbench.sweep.protocol import read_protocol
-from lossbench.sweep.search import Dimension, dimension
-from lossbench.sweep.tuning import Arm, as_typed, drawn, unit_points
+from lossbench.sweep.search.objective import Objective
+from lossbench.sweep.search.space import Dimension, dimension
 
 FAIR = ("train", "-m", "hydra/sweeper=fair", "hydra/launcher=basic", "sweep.name=s")
 BOWL = ("experiment=quadratic", "trainer.steps=6", "trainer.eval_every=3", "dataset.split.val=0.3")

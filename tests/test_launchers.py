@@ -17,7 +17,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from lossbench.errors import ResourceError
-from lossbench.sweep.cluster import run
+from lossbench.sweep.clusters.cluster import run
 from lossbench.sweep.lost import lost
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm", "ray")

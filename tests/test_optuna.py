@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from processes import Process
 
 from lossbench.errors import ConfigError
-from lossbench.sweep.best import front, ranked, status
 from lossbench.sweep.job import Job
-from lossbench.sweep.objective import Objective
-from lossbench.sweep.search import space
-from lossbench.sweep.study import Study
-from lossbench.sweep.trials import FILE, Search
+from lossbench.sweep.search.best import front, ranked, status
+from lossbench.sweep.search.objective import Objective
+from lossbench.sweep.search.space import space
+from lossbench.sweep.search.study import Study
+from lossbench.sweep.search.trials import FILE, Search
 
 LOSS = Objective("val/loss", "min")
 RATE = ["x=tag(log,interval(1e-4,1))"]

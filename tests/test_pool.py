@@ -13,9 +13,9 @@ from processes import Process
 
 from lossbench.errors import ConfigError, ResourceError
 from lossbench.sweep import hardware, session, worker
-from lossbench.sweep.hardware import Hardware, limits, names
 from lossbench.sweep.job import Listed
-from lossbench.sweep.slots import PoolOptions, refuse_numbered, slots
+from lossbench.sweep.pool.hardware import Hardware, limits, names
+from lossbench.sweep.pool.slots import PoolOptions, refuse_numbered, slots
 
 CODE = """
 import collections, ctypes, gc, json, logging, os, random, signal, sys, time, warnings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lossbench.errors import ConfigError
 from lossbench.sweep import options_loader
-from lossbench.sweep.search import as_text, dimension, space
+from lossbench.sweep.search.space import as_text, dimension, space
 
 
 def read(word):

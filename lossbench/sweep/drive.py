@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 
 from lossbench.errors import first_line
 from lossbench.observe.run_dir import read_json
-from lossbench.sweep.cluster import cluster_of, run, take
+from lossbench.sweep.clusters.cluster import cluster_of, run, take
 from lossbench.sweep.feed import Feed
 from lossbench.sweep.job import Task
 from lossbench.sweep.lost import lost, row_of

@@ -18,7 +18,7 @@ class FairSweeper(LossbenchSweeper):
     """Tunes each combination of the swept values, and measures what the best settings give."""
 
     def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
-        from lossbench.sweep.fair import fair
+        from lossbench.sweep.fair.fair import fair
 
         assert self.config is not None
         return fair(words, composer, options, Path(str(self.config.hydra.sweep.dir)))
@@ -26,8 +26,8 @@ class FairSweeper(LossbenchSweeper):
     def conclude(self, source: Source, directory: Path) -> None:
         from lossbench.console import say
         from lossbench.observe.replacing import replacing
-        from lossbench.sweep.fair import Fair
-        from lossbench.sweep.outcome import outcomes
+        from lossbench.sweep.fair.fair import Fair
+        from lossbench.sweep.fair.outcome import outcomes
 
         assert isinstance(source, Fair)
         lines = outcomes(source)

@@ -25,7 +25,7 @@ class OptunaSweeper(LossbenchSweeper):
         if find_spec("optuna") is None:
             raise ConfigError('hydra/sweeper=optuna needs Optuna: pip install "lossbench[optuna]"')
         from lossbench.sweep.drive import is_hydras_own
-        from lossbench.sweep.study import study
+        from lossbench.sweep.search.study import study
 
         assert self.config is not None
         assert self.launcher is not None
@@ -36,8 +36,8 @@ class OptunaSweeper(LossbenchSweeper):
 
     def conclude(self, source: Source, directory: Path) -> None:
         from lossbench.app import config_flags
-        from lossbench.sweep.best import show_best
-        from lossbench.sweep.study import Study
+        from lossbench.sweep.search.best import show_best
+        from lossbench.sweep.search.study import Study
 
         assert isinstance(source, Study)
         show_best(source.trials, source.fixed, config_flags)

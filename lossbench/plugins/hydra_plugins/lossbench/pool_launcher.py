@@ -24,7 +24,7 @@ class PoolLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from lossbench.errors import ConfigError
         from lossbench.signatures import bind
-        from lossbench.sweep.slots import PoolOptions
+        from lossbench.sweep.pool.slots import PoolOptions
 
         self.options = PoolOptions(**bind("hydra.launcher", PoolOptions, self.given, owner="pool"))
         if self.options.devices == []:
@@ -36,7 +36,7 @@ class PoolLauncher(Launcher):
         Raises:
             ConfigError: `trainer.device=cuda:N`.
         """
-        from lossbench.sweep.slots import refuse_numbered
+        from lossbench.sweep.pool.slots import refuse_numbered
 
         refuse_numbered(str(job.config.trainer.device) for job in jobs)
 
@@ -47,9 +47,9 @@ class PoolLauncher(Launcher):
             ResourceError: a device is asked for that is not there.
             KeyboardInterrupt: the sweep was asked to stop; what ran has saved its state.
         """
-        from lossbench.sweep.hardware import hardware
-        from lossbench.sweep.pool import Pool
-        from lossbench.sweep.slots import slots
+        from lossbench.sweep.pool.hardware import hardware
+        from lossbench.sweep.pool.pool import Pool
+        from lossbench.sweep.pool.slots import slots
 
         wanted = {str(job.config.trainer.device) for job in feed.source.known}
         here = hardware(cuda=wanted != {"cpu"})

@@ -12,10 +12,10 @@ from lossbench.console import say
 from lossbench.errors import ConfigError
 from lossbench.sweep.compose import Composer
 from lossbench.sweep.job import Job, Row
-from lossbench.sweep.objective import objectives
 from lossbench.sweep.options import SweepOptions
-from lossbench.sweep.search import Dimension, space
-from lossbench.sweep.trials import FILE, Search, Trial, Trials, refuse_another
+from lossbench.sweep.search.objective import objectives
+from lossbench.sweep.search.space import Dimension, space
+from lossbench.sweep.search.trials import FILE, Search, Trial, Trials, refuse_another
 
 ROUNDS = 10  # a launcher that takes lists of jobs gets the trials in so many
 BUDGET = 50

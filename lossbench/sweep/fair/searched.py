@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lossbench.sweep.compose import Composer
+from lossbench.sweep.fair.tuning import Arm
 from lossbench.sweep.job import Job, Row
-from lossbench.sweep.objective import Objective
-from lossbench.sweep.study import Study
-from lossbench.sweep.trials import Search
-from lossbench.sweep.tuning import Arm
+from lossbench.sweep.search.objective import Objective
+from lossbench.sweep.search.study import Study
+from lossbench.sweep.search.trials import Search
 
 
 class Searched:

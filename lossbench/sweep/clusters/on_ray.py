@@ -24,7 +24,7 @@ SAVING = 60  # seconds that jobs have to save their state when the sweep is stop
 
 
 class OnRay:
-    """A cluster for `lossbench.sweep.cluster`.
+    """A cluster for `lossbench.sweep.clusters.cluster`.
 
     Args:
         launcher: the plugin's, which holds the settings and the job's function.

@@ -13,10 +13,10 @@ from typing import Any
 from lossbench.console import say
 from lossbench.stopping import Stop
 from lossbench.sweep.feed import Feed
-from lossbench.sweep.hand import Hand
 from lossbench.sweep.job import Task
 from lossbench.sweep.lost import lost
-from lossbench.sweep.slots import Slot
+from lossbench.sweep.pool.hand import Hand
+from lossbench.sweep.pool.slots import Slot
 
 POLL = 0.2  # seconds between looks at signals, time limits, and workers whose end nothing tells of
 TRIES = 3  # workers in a row that may die before they are ready

@@ -14,7 +14,7 @@ from lossbench.errors import ConfigError, did_you_mean, plural
 from lossbench.signatures import convert, show
 from lossbench.sweep.expand import jobs, unique
 from lossbench.sweep.options import SweepOptions
-from lossbench.sweep.search import Dimension, dimension
+from lossbench.sweep.search.space import Dimension, dimension
 
 TRIALS = 8
 TUNED = ("optim.lr",)

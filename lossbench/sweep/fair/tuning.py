@@ -15,9 +15,9 @@ from lossbench.errors import ConfigError, plural
 from lossbench.signatures import show
 from lossbench.sweep.compose import Composer
 from lossbench.sweep.expand import labels
+from lossbench.sweep.fair.protocol import Protocol, unknown_key
 from lossbench.sweep.job import Job
-from lossbench.sweep.protocol import Protocol, unknown_key
-from lossbench.sweep.search import Dimension
+from lossbench.sweep.search.space import Dimension
 
 WIDTH = 30  # a default's range goes this factor either way: three decades in all
 DIGITS = 3  # of a value that was drawn: it is for people to type again

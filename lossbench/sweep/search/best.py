@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lossbench.console import console, say
 from lossbench.errors import printable
-from lossbench.sweep.trials import Frozen, Trials
+from lossbench.sweep.search.trials import Frozen, Trials
 
 SHOWN = 10
 _ORDER = ("completed", "pruned", "diverged", "failed", "refused")

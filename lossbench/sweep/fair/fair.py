@@ -12,11 +12,11 @@ from typing import Any
 from lossbench.console import say
 from lossbench.errors import ConfigError
 from lossbench.sweep.compose import Composer
+from lossbench.sweep.fair.protocol import SOBOL, Protocol, read_protocol
+from lossbench.sweep.fair.tuning import Arm, as_typed, compose_arms, sobol_trials
 from lossbench.sweep.job import Job, Listed, Row, Source
-from lossbench.sweep.objective import Objective, objectives
 from lossbench.sweep.options import SweepOptions
-from lossbench.sweep.protocol import SOBOL, Protocol, read_protocol
-from lossbench.sweep.tuning import Arm, as_typed, compose_arms, sobol_trials
+from lossbench.sweep.search.objective import Objective, objectives
 
 
 def fair(words: Sequence[str], composer: Composer, options: SweepOptions, directory: Path) -> Fair:
@@ -197,7 +197,7 @@ def _searched(
     """The trials that Optuna proposes for an arm, where there is something to propose."""
     if not arm.dimensions or protocol.trials == 1:
         return Listed([arm.default])
-    from lossbench.sweep.searched import Searched
+    from lossbench.sweep.fair.searched import Searched
 
     return Searched(
         arm,

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lossbench.errors import ConfigError
 from lossbench.seeds import derive
-from lossbench.sweep.search import Dimension
+from lossbench.sweep.search.space import Dimension
 
 _PRUNERS: dict[str, type[pruners.BasePruner]] = {
     "median": pruners.MedianPruner,

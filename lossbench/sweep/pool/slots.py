@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from lossbench.errors import ConfigError, ResourceError, plural
-from lossbench.sweep.hardware import Hardware
+from lossbench.sweep.pool.hardware import Hardware
 
 MEMORY = 3 << 29  # bytes that a worker on the CPU may need: 1.5 GiB
 

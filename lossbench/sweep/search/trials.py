@@ -15,9 +15,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from lossbench.errors import ConfigError
 from lossbench.sweep.job import Row
-from lossbench.sweep.objective import Objective
-from lossbench.sweep.samplers import check_sampler, make_pruner, make_sampler, open_storage, quiet
-from lossbench.sweep.search import Dimension
+from lossbench.sweep.search.objective import Objective
+from lossbench.sweep.search.samplers import check_sampler, make_pruner, make_sampler, open_storage, quiet
+from lossbench.sweep.search.space import Dimension
 
 FILE = "optuna.journal"
 

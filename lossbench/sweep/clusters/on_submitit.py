@@ -18,15 +18,15 @@ from submitit.core.utils import UncompletedJobError
 from lossbench.errors import ConfigError, ResourceError, first_line
 from lossbench.stopping import Terminated, terminate
 from lossbench.sweep.drive import words
-from lossbench.sweep.hardware import usable_cores
 from lossbench.sweep.job import Task
+from lossbench.sweep.pool.hardware import usable_cores
 
 SAVING = 60  # seconds that jobs have to save their state when the sweep is stopped
 PAUSE = 0.2  # seconds between looks at what has ended
 
 
 class OnSubmitit:
-    """A cluster for `lossbench.sweep.cluster`.
+    """A cluster for `lossbench.sweep.clusters.cluster`.
 
     Args:
         launcher: the plugin's, which holds the settings and the job's function.

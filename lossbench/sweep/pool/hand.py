@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.stopping import SIGNALS
-from lossbench.sweep import worker
 from lossbench.sweep.job import Task
-from lossbench.sweep.slots import Slot
+from lossbench.sweep.pool import worker
+from lossbench.sweep.pool.slots import Slot
 
 FATAL = {
     signal.SIGKILL: "; out of memory?",

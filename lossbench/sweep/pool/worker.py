@@ -48,8 +48,8 @@ def main(connection: Connection, environment: Mapping[str, str], log: str) -> No
 
 
 def _serve(connection: Connection) -> None:
-    from lossbench.sweep.attempt import attempt, is_spent
-    from lossbench.sweep.reset import fresh_hydra, process_kept
+    from lossbench.sweep.pool.attempt import attempt, is_spent
+    from lossbench.sweep.pool.reset import fresh_hydra, process_kept
 
     fresh_hydra()
     gc.collect()

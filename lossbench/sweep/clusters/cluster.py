@@ -45,11 +45,11 @@ def cluster_of(launcher: Launcher) -> Cluster | None:
         ResourceError: the cluster is not there.
     """
     if type(launcher).__module__ == "hydra_plugins.hydra_submitit_launcher.submitit_launcher":
-        from lossbench.sweep.on_submitit import OnSubmitit
+        from lossbench.sweep.clusters.on_submitit import OnSubmitit
 
         return OnSubmitit(launcher)
     if type(launcher).__module__ == "hydra_plugins.hydra_ray_launcher.ray_launcher":
-        from lossbench.sweep.on_ray import OnRay
+        from lossbench.sweep.clusters.on_ray import OnRay
 
         return OnRay(launcher)
     return None

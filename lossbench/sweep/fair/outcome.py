@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from lossbench.errors import ConfigError, plural
 from lossbench.sweep.compose import Composer
-from lossbench.sweep.fair import Fair, Tuned
-from lossbench.sweep.search import Dimension
-from lossbench.sweep.tuning import Arm, as_typed, trial_job
+from lossbench.sweep.fair.fair import Fair, Tuned
+from lossbench.sweep.fair.tuning import Arm, as_typed, trial_job
+from lossbench.sweep.search.space import Dimension
 
 
 def outcomes(found: Fair) -> list[str]:

@@ -1,0 +1,1 @@
+"""Launchers of plugins whose jobs run elsewhere, some at a time."""

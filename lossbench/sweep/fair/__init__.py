@@ -1,0 +1,1 @@
+"""Arms with equal budgets: tuned on validation, measured on fresh seeds."""

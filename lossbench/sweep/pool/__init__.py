@@ -1,0 +1,1 @@
+"""Worker processes of this machine, which live through a sweep."""

@@ -1,0 +1,1 @@
+"""Search spaces, and searches in them with Optuna."""
