@@ -31,12 +31,13 @@ def run(asked: Asked) -> None:
     output = Path(values["--output"]) if "--output" in values else None
     if output is not None:
         _check_output(output, force=force)
-    comparison = compare(read_runs(paths), question)
+    found = read_runs(paths)
+    comparison = compare(found, question)
     show(comparison)
     if output is not None:
         save(comparison, output)
         say(f"saved in {output}")
-    elif len(paths) == 1 and is_sweep(paths[0]) and question == Question():
+    elif len(paths) == 1 and is_sweep(paths[0]) and question == Question() and not found.is_search:
         keep(comparison, paths[0], force=force)
     else:
         say("not saved; --output DIRECTORY saves it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ class Column:
 def headline(comparison: Comparison) -> str:
     """What is compared."""
     better = "larger" if comparison.metric.direction == "max" else "smaller"
-    runs = plural(sum(arm.spread.n for arm in comparison.arms), "run")
-    paired = f", paired by {' and '.join(comparison.paired_by)}" if comparison.pairs else ""
+    runs = plural(sum(arm.runs for arm in comparison.arms), "run")
+    paired = ", paired by seed" if comparison.pairs else ""
     text = f"{comparison.metric} ({better} is better): {plural(len(comparison.arms), 'arm')}, {runs}{paired}"
     return printable(text)
 
@@ -62,7 +63,7 @@ def arm_columns(comparison: Comparison) -> list[Column]:
         Column("95 % CI\n(bootstrap)", [_interval(arm.spread.bootstrap, number) for arm in arms], 9),
         Column("median", [number(arm.spread.median) for arm in arms], 6),
         Column("best", [number(arm.best) for arm in arms], 7),
-        Column("seconds", [_seconds(arm.seconds) for arm in arms], 8),
+        Column("seconds\n(wall)", [_seconds(arm.seconds) for arm in arms], 8),
         *_timed(comparison),
         *counts,
     ]
@@ -72,23 +73,37 @@ def pair_columns(comparison: Comparison) -> list[Column]:
     """A row a pair."""
     pairs = comparison.pairs
     number = _numbers(comparison)
-    by_rank = sum(pair.test == "wilcoxon" for pair in pairs) > len(pairs) / 2  # the test that decides is shown
     return [
         Column("arm", [pair.first for pair in pairs], is_name=True),
         Column("against", [pair.second for pair in pairs], is_name=True),
         Column("n", [str(pair.n) for pair in pairs], 3),
         Column("difference", [number(pair.difference) for pair in pairs]),
-        Column("95 % CI", [_interval(pair.interval, number) for pair in pairs], 2),
-        Column("Wilcoxon\np (Holm)", [_p(pair.wilcoxon_p_holm) for pair in pairs], 1 if by_rank else 6),
-        Column("t p\n(Holm)", [_p(pair.t_p_holm) for pair in pairs], 6 if by_rank else 1),
+        Column("95 % CI", [_interval(pair.interval if pair.effect is not None else None, number) for pair in pairs], 1),
+        Column("p\n(Holm)", [_p(pair.p_holm) for pair in pairs], 2),  # of the test that decides
+        Column("Wilcoxon\np (Holm)", [_p(pair.wilcoxon_p_holm) for pair in pairs], 6),
+        Column("t p\n(Holm)", [_p(pair.t_p_holm) for pair in pairs], 7),
         Column("effect\n(d_z)", [_two(pair.effect) for pair in pairs], 5),
         Column("P(better)", [_two(pair.improvement) for pair in pairs], 4),
     ]
 
 
-def verdict(pair: Pair) -> str:
-    """A pair in words."""
-    return f"{pair.first} against {pair.second}: {pair.verdict}"
+def verdicts(pairs: Sequence[Pair]) -> list[tuple[str, bool]]:
+    """The pairs in words, each with whether an arm is better; those that are no better are counted where many are."""
+    alike = Counter(pair.verdict for pair in pairs if _of_better(pair) is None)
+    lines = {}
+    for pair in pairs:
+        plain = f"{pair.first} against {pair.second}" if alike[pair.verdict] == 1 else f"{alike[pair.verdict]} pairs"
+        lines[_of_better(pair) or f"{plain}: {pair.verdict}"] = pair.better is not None
+    return list(lines.items())
+
+
+def _of_better(pair: Pair) -> str | None:
+    """A verdict that says which arm is better, with the other one in it."""
+    for name, other in ((pair.first, pair.second), (pair.second, pair.first)):
+        for start in (f"{name} is better", f"mixed: {name} is better"):
+            if pair.verdict.startswith(f"{start} by "):
+                return f"{start} than {other}{pair.verdict.removeprefix(start)}"
+    return None
 
 
 def _timed(comparison: Comparison) -> list[Column]:
@@ -112,7 +127,7 @@ def _numbers(comparison: Comparison) -> Callable[[float | None], str]:
     if scale and (scale < _LEAST or largest >= 1e7):
         return _written(lambda value: f"{value:.4g}")
     decimals = max(0, 1 - math.floor(math.log10(scale))) if scale else 0
-    return _written(lambda value: f"{value:,.{decimals}f}")
+    return _written(lambda value: f"{round(value, decimals) + 0.0:,.{decimals}f}")  # no -0
 
 
 def _written(form: Callable[[float], str]) -> Callable[[float | None], str]:
@@ -125,5 +140,5 @@ def _interval(interval: Interval | None, number: Callable[[float | None], str]) 
 
 _seconds = _written(lambda value: f"{value:,.1f}" if value < 1000 else f"{value:,.0f}")
 _whole = _written(lambda value: f"{value:,.0f}")
-_two = _written(lambda value: f"{value:.2f}")
+_two = _written(lambda value: f"{round(value, 2) + 0.0:.2f}")
 _p = _written(lambda value: "<0.001" if value < 0.001 else f"{value:.3f}")

@@ -11,7 +11,7 @@ from rich.text import Text
 from lossbench.console import console, say
 from lossbench.errors import ConfigError, LossbenchError, printable
 from lossbench.report.comparison import Comparison, compare
-from lossbench.report.layout import Column, arm_columns, headline, pair_columns, verdict
+from lossbench.report.layout import Column, arm_columns, headline, pair_columns, verdicts
 from lossbench.report.leaderboard_files import foreign, save
 from lossbench.report.runs import read_runs
 
@@ -46,14 +46,18 @@ def keep(comparison: Comparison, directory: Path, *, force: bool = False) -> Non
 
 
 def show(comparison: Comparison) -> None:
-    """Print tables that the console has room for, the verdicts and the notes."""
-    best = comparison.arms[0].spread.mean
+    """Print tables that the console has room for, the verdicts and the notes.
+
+    The arm of the best mean is bold where it is found better than some other, and a pair where one arm is better.
+    """
+    best, better = comparison.arms[0].spread.mean, {pair.better for pair in comparison.pairs}
+    strong = [arm.spread.mean == best and arm.name in better for arm in comparison.arms]
     console.print(Text(headline(comparison)), soft_wrap=True)
-    console.print(fitted(arm_columns(comparison), [arm.spread.mean == best for arm in comparison.arms]))
+    console.print(fitted(arm_columns(comparison), strong))
     if comparison.pairs:
         console.print(fitted(pair_columns(comparison), [pair.better is not None for pair in comparison.pairs]))
-    for pair in comparison.pairs:
-        console.print(Text(verdict(pair), style="bold" if pair.better else ""), soft_wrap=True)
+    for line, is_better in verdicts(comparison.pairs):
+        console.print(Text(line, style="bold" if is_better else ""), soft_wrap=True)
     for note in comparison.notes:
         console.print(Text(f"note: {printable(note)}", style="yellow"), soft_wrap=True)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from lossbench.errors import ResourceError
 from lossbench.observe.replacing import replacing
+from lossbench.report.arms import SEED
 from lossbench.report.comparison import Comparison, Standing
-from lossbench.report.layout import Column, arm_columns, headline, pair_columns, verdict
+from lossbench.report.layout import Column, arm_columns, headline, pair_columns, verdicts
 from lossbench.report.pairs import Pair
 from lossbench.report.statistics import Interval
 
@@ -66,8 +67,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "metric": asdict(comparison.metric),
         "target": asdict(comparison.target) if comparison.target else None,
         "keys": list(comparison.keys),
-        "paired_by": list(comparison.paired_by),
-        "arms": [_arm(arm, comparison.paired_by) for arm in comparison.arms],
+        "averaged": list(comparison.averaged),
+        "arms": [_arm(arm) for arm in comparison.arms],
         "pairs": [asdict(pair) for pair in comparison.pairs],
         "notes": list(comparison.notes),
     }
@@ -88,7 +89,7 @@ def as_markdown(comparison: Comparison) -> str:
     parts = [_escaped(headline(comparison)), _markdown_table(arm_columns(comparison))]
     if comparison.pairs:
         parts.append(_markdown_table(pair_columns(comparison)))
-    lines = [*map(verdict, comparison.pairs), *(f"note: {note}" for note in comparison.notes)]
+    lines = [*(line for line, _ in verdicts(comparison.pairs)), *(f"note: {note}" for note in comparison.notes)]
     parts += ["\n".join(f"- {_escaped(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
@@ -107,10 +108,16 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
-def _arm(arm: Standing, paired_by: Sequence[str]) -> dict[str, Any]:
-    return asdict(arm) | {
-        "values": [dict(zip((*paired_by, "value"), (*k, v), strict=True)) for k, v in arm.values.items()]
-    }
+def _arm(arm: Standing) -> dict[str, Any]:
+    return asdict(arm) | {"values": [{SEED: _number(seed), "value": value} for seed, value in arm.values.items()]}
+
+
+def _number(text: str | None) -> int | str | None:
+    """A whole number where the text is one."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def _arm_row(arm: Standing, comparison: Comparison) -> dict[str, Any]:
@@ -120,6 +127,7 @@ def _arm_row(arm: Standing, comparison: Comparison) -> dict[str, Any]:
         **{key: arm.settings.get(key) for key in comparison.keys},
         "metric": f"{comparison.metric.split}/{comparison.metric.name}",
         "n": spread.n,
+        "runs": arm.runs,
         "mean": spread.mean,
         "sd": spread.sd,
         **_ends("t", spread.interval),

@@ -63,7 +63,7 @@ def choose(runs: Sequence[Run], asked: str | None) -> Metric:
         have = sum(name in run.metrics.get(split, {}) for run in runs)
         if have:
             raise ConfigError(f"{have} of {len(runs)} runs have {split} {name}; {_mend(runs, split)}")
-        raise ConfigError(f"no run has {split} {name}{did_you_mean(name, _shared(runs, split))}; {_mend(runs, split)}")
+        raise ConfigError(f"no run has {split} {name}; {_mend(runs, split)}{did_you_mean(name, _shared(runs, split))}")
     return Metric(split, name, direction_of(runs, name))
 
 

@@ -22,7 +22,8 @@ _LEFT_OUT = {
     "running": "left out, still running: {}",
     "interrupted": "left out, interrupted: {}",
     "waiting": "left out, not begun yet: {}",
-    "other": "left out, not of the sweep's final phase: {}",
+    "pruned": "left out, ended early by a search: {}",
+    "former": "left out, not of the sweep's last call: {}",
     "unknown": "left out, with no record of their settings: {}",
     "older": "left out, of an older version that recorded choices and the seed alone: {}",
 }
@@ -60,17 +61,37 @@ class Run:
 
 @dataclass(frozen=True)
 class Found:
-    """The runs that have ended, and what is to be said of those that are left out."""
+    """The runs that have ended, and what is to be said of those that are left out.
+
+    Attributes:
+        arms: the keys by which the fair sweeps among them set arms apart, whatever else was tuned.
+        metric: the one that is compared, where all are of sweeps that name the same one.
+        is_fair: whether all are of fair sweeps.
+        is_search: whether some are trials of a search.
+    """
 
     runs: list[Run]
     notes: list[str]
+    arms: Sequence[str] = ()
+    metric: str | None = None
+    is_fair: bool = False
+    is_search: bool = False
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What `sweep.json` says of all its runs; that of a run by itself says nothing."""
+
+    arms: Sequence[str] | None = None
+    metric: str | None = None
+    is_search: bool = False
 
 
 def read_runs(paths: Sequence[Path]) -> Found:
     """The runs of sweeps, of folders and by themselves, each once.
 
-    Of a sweep, those that `sweep.json` names; of one in phases only those of the phase `final`. Runs of older versions,
-    of which not all settings are known, are left out beside others.
+    Of a sweep, those that `sweep.json` names; of one in phases only those of the phase `final`. Left out are trials
+    that a search ended early, and, beside others, runs of older versions, of which not all settings are known.
 
     Raises:
         ConfigError: a path is no directory, or nothing in the paths has ended.
@@ -94,13 +115,15 @@ def read_runs(paths: Sequence[Path]) -> Found:
     kept = [run for run in runs.values() if run.complete] or list(runs.values())
     left["older"] = len(runs) - len(kept)
     notes = [text.format(plural(left[kind], "run")) for kind, text in _LEFT_OUT.items() if left[kind]]
+    if left["tune"]:
+        notes.append(f"{plural(left['tune'], 'tuning run')} {'is' if left['tune'] == 1 else 'are'} not counted")
     if damaged:
         others = f" and {plural(len(damaged) - 1, 'other')}" if damaged[1:] else ""
         notes.append(printable(f"left out, what it records cannot be read: {damaged[0]}{others}"))
     if not kept:
         why = "; ".join(notes) or "there is no run; a run's directory holds summary.json, a sweep's holds sweep.json"
         raise ConfigError(f"nothing to compare in {', '.join(map(str, paths[:3]))}: {why}")
-    return Found(kept, notes)
+    return _with_sweeps(kept, notes)
 
 
 def is_sweep(path: Path) -> bool:
@@ -120,7 +143,7 @@ def _directories(path: Path) -> Iterator[tuple[Path, str]]:
         for name, phase in jobs:
             directory = path / name
             kind = "run" if (directory / "status.json").exists() else "waiting"
-            yield directory, "other" if phases and phase != "final" else kind
+            yield directory, (phase or "former") if phases and phase != "final" else kind
         return
     try:
         found = list(os.scandir(path))
@@ -134,6 +157,37 @@ def _directories(path: Path) -> Iterator[tuple[Path, str]]:
         hidden = entry.name.startswith(".") or entry.name == "checkpoints"
         if not hidden and entry.is_dir(follow_symlinks=False):
             yield from _directories(path / entry.name)
+
+
+def _with_sweeps(runs: list[Run], notes: list[str]) -> Found:
+    """The runs with what the sweeps say that they are of."""
+    sweeps = [_sweep(path) for path in dict.fromkeys(run.path.parent for run in runs)]
+    arms = dict.fromkeys(key for sweep in sweeps for key in sweep.arms or ())
+    metrics = {sweep.metric for sweep in sweeps}
+    return Found(
+        runs,
+        notes,
+        arms=list(arms),
+        metric=metrics.pop() if len(metrics) == 1 else None,
+        is_fair=all(sweep.arms is not None for sweep in sweeps),
+        is_search=any(sweep.is_search for sweep in sweeps),
+    )
+
+
+def _sweep(path: Path) -> _Sweep:
+    """What the `sweep.json` in a directory says of all runs in it, if there is one."""
+    try:
+        found = json.loads((path / "sweep.json").read_bytes())
+        arms, metric = found.get("arms"), found.get("metric")
+        sweepers = found.get("settings", {}).get("hydra/sweeper", [])
+        has_journal = (path / "optuna.journal").exists() and not any(job.get("phase") for job in found["jobs"])
+        return _Sweep(
+            arms=None if arms is None else [str(key) for key in arms],
+            metric=None if metric is None else str(metric),
+            is_search=arms is None and ("optuna" in sweepers or has_journal),
+        )
+    except _UNREADABLE:
+        return _Sweep()
 
 
 def _jobs(path: Path) -> list[tuple[str, str]]:
@@ -153,7 +207,7 @@ def _read(path: Path) -> Run | str:
             return "running" if _goes_on(path, found) else "interrupted"
         if found["status"] not in _ENDED or (found["status"] == "completed" and "metrics" not in found):
             return "interrupted" if found["status"] == "interrupted" else "damaged"
-        return _run(path, found, record.stat().st_mtime)
+        return "pruned" if found.get("reason") == "pruned" else _run(path, found, record.stat().st_mtime)
     except _UNREADABLE:
         return "damaged"
 
