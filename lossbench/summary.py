@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -73,7 +74,9 @@ def found_lr(found: RangeTest | None) -> dict[str, Any]:
 
 def identity(config: Config) -> dict[str, Any]:
     """By what a run is known again and told from others, whatever becomes of it."""
-    return {"config_hash": config.hash, "settings": settings_of(config)}
+    found = settings_of(config).items()
+    settings = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in found}  # not null
+    return {"config_hash": config.hash, "settings": settings}
 
 
 def settings_of(config: Config) -> dict[str, Any]:

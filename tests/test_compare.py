@@ -7,6 +7,7 @@ import csv
 import fcntl
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from lossbench.report import leaderboard
 from lossbench.report.arms import group
 from lossbench.report.comparison import Question, compare
 from lossbench.report.leaderboard_files import as_json
+from lossbench.report.pairs import compare_pairs
 from lossbench.report.runs import read_runs
 
 DIRECTIONS = {"loss": "min", "accuracy": "max", "nll": "min", "rmse": "min", "recall/0": "max"}
@@ -34,11 +36,8 @@ def record(path, accuracy=0.9, *, status="completed", seed=0, metrics=None, moni
     """A run's directory; settings are written with `__` for `.`."""
     path.mkdir(parents=True)
     values = {"accuracy": accuracy, "nll": 1.0, "loss": 0.5} if metrics is None else metrics
-    facts = {
-        "status": status,
-        "config_hash": str(path),
-        "settings": {"loss": "focal", **{key.replace("__", "."): v for key, v in settings.items()}, "seed": seed},
-    }
+    found = {"loss": "focal", **{key.replace("__", "."): v for key, v in settings.items()}, "seed": seed}
+    facts = {"status": status, "config_hash": json.dumps(found), "settings": found}
     summary = {
         **facts,
         "metrics": dict.fromkeys(("val", "test"), values) if values else {},
@@ -148,7 +147,7 @@ def test_a_planted_difference_is_found_and_said(cli, tmp_path):
     arm(tmp_path / "runs", [0.90 + 0.001 * seed for seed in range(8)], loss="focal")
     arm(tmp_path / "runs", [0.85 + 0.002 * seed for seed in range(8)], loss="cross_entropy")
     out = printed(cli, "compare", "runs")
-    assert "focal against cross_entropy: focal is better by 0.046" in out
+    assert "\nfocal is better than cross_entropy by 0.0465 (95 % CI 0.0445 to 0.0485)\n" in out
 
 
 # What counts
@@ -233,7 +232,32 @@ def test_of_equal_runs_one_counts_the_latest_that_completed(two, tmp_path):
     focal = standings(found)["focal"]
     assert sorted(focal.values.values()) == sorted([0.70, *FOCAL[1:]])
     assert focal.failed == 0
-    assert "2 runs with the settings and the seed of another: of equal ones one counts" in found.notes
+    said = "2 runs with the settings and the seed of another: of equal ones the last that did not fail counts"
+    assert said in found.notes
+
+
+@pytest.mark.parametrize(("first", "last"), [("completed", "diverged"), ("diverged", "completed")])
+def test_of_equal_runs_the_latest_counts_also_where_one_diverged(tmp_path, first, last):
+    for place, status in enumerate((first, last)):
+        path = record(tmp_path / str(place), 0.7, status=status, optim__lr=1)
+        os.utime(path / "summary.json", (place, place))
+    record(tmp_path / "other", optim__lr=2)
+    found = answer(tmp_path)
+    assert standings(found)["optim.lr=1"].diverged == (last == "diverged")
+    said = "1 run that diverged, where an equal one that completed later counts"
+    assert (said in found.notes) == (last == "completed")
+
+
+def test_runs_are_equal_by_their_hash_and_not_by_what_was_typed(tmp_path):
+    for name, rate, digest in (("a", "${rate}", "1"), ("b", 0.1, "1"), ("c", "${oc.env:RATE}", "2")):
+        change(record(tmp_path / name, optim__lr=rate), config_hash=digest)
+    found = arms(tmp_path)
+    assert [sum(map(len, each.runs.values())) for each in found.arms] == [1, 1]
+    assert found.notes == [
+        "1 run with the settings and the seed of another: of equal ones the last that did not fail counts"
+    ]
+    change(record(tmp_path / "d", optim__lr="${oc.env:RATE}"), config_hash="3")
+    assert "1 run with the same words as another, but other values of interpolations: " in arms(tmp_path).notes[1]
 
 
 # Sweeps
@@ -262,7 +286,62 @@ def test_of_a_sweep_in_phases_the_final_runs_count(two):
     sweep(two, *["tune"] * 4, *["final"] * 5, "former")
     found = read_runs([two])
     assert len(found.runs) == 5
-    assert found.notes == ["left out, not of the sweep's final phase: 5 runs"]
+    assert found.notes == ["left out, not of the sweep's last call: 1 run", "4 tuning runs are not counted"]
+
+
+def describe(folder, **facts):
+    change(folder, "sweep.json", **facts)
+
+
+def test_a_fair_sweep_names_what_sets_arms_apart_and_its_metric(tmp_path):
+    for name, size, rates in (("one", 16, (0.1, 0.2)), ("two", 32, (0.1, 0.3))):
+        for rate in rates:
+            sizes = {0.1: size, 0.2: 64, 0.3: 64}
+            arm(tmp_path / name, [0.9, 0.8], optim__lr=rate * size, trainer__batch_size=sizes[rate])
+        sweep(tmp_path / name)
+        describe(tmp_path / name, arms=["trainer.batch_size"], metric="test/nll")
+    found = answer(tmp_path / "one")
+    assert [each.name for each in found.arms] == ["trainer.batch_size=16", "trainer.batch_size=64"]
+    assert str(found.metric) == "test nll"
+    assert answer(tmp_path / "one", metric="accuracy").metric.name == "accuracy"
+    assert answer(tmp_path).metric.name == "nll"
+    describe(tmp_path / "two", arms=["seed", "optim.lr"], metric="val/accuracy")
+    both = read_runs([tmp_path])
+    assert (both.arms, both.metric, both.is_fair) == (["trainer.batch_size", "seed", "optim.lr"], None, True)
+    record(tmp_path / "plain")
+    assert not read_runs([tmp_path]).is_fair
+
+
+def test_a_fair_sweep_with_one_seed_asks_for_more(tmp_path):
+    arm(tmp_path, [0.9], loss="focal")
+    arm(tmp_path, [0.8], loss="nll")
+    sweep(tmp_path)
+    describe(tmp_path, arms=["loss"])
+    said = "one run per arm: too few seeds to tell; add seeds (such as sweep.seeds=8)"
+    assert answer(tmp_path).notes == [said]
+
+
+def test_pruned_trials_are_left_out(two):
+    change(two / "focal-4", reason="pruned")
+    found = read_runs([two])
+    assert (len(found.runs), found.notes) == (9, ["left out, ended early by a search: 1 run"])
+
+
+@pytest.mark.parametrize("how", ["journal", "sweeper"])
+def test_trials_of_a_search_are_no_arms_to_be_told_apart(cli, tmp_path, how):
+    for i, rate in enumerate((0.123456, 0.123451, 0.00123456, 1e-3)):
+        record(tmp_path / "runs" / str(i), 0.9, optim__lr=rate, loss="nll")
+    sweep(tmp_path / "runs")
+    describe(tmp_path / "runs", settings={"hydra/sweeper": ["optuna" if how == "sweeper" else "lossbench"]})
+    if how == "journal":
+        (tmp_path / "runs" / "optuna.journal").touch()
+    found = answer(tmp_path / "runs")
+    names = ["optim.lr=0.001", "optim.lr=0.001235", "optim.lr=0.123451", "optim.lr=0.123456"]
+    assert [each.name for each in found.arms] == names
+    assert [note.partition(":")[0] for note in found.notes] == ["trials of a search"]
+    assert "not saved; --output" in printed(cli, "compare", "runs")
+    describe(tmp_path / "runs", arms=["optim.lr"])
+    assert not read_runs([tmp_path / "runs"]).is_search
 
 
 def test_a_sweep_leads_nowhere_else(two, tmp_path):
@@ -306,6 +385,13 @@ def test_an_arm_without_a_setting_is_named_without_it(tmp_path):
     ]
 
 
+def test_an_infinite_setting_is_not_shown_as_null(cli, wide):
+    words = ("dataset=diabetes", "loss=adaptive_robust", "loss.learn=false", *SHORT[:2])
+    for shape in ("-inf", "1"):
+        assert cli("train", *words, f"loss.shape={shape}", f"hydra.run.dir=runs/{shape}")[0] == 0
+    assert "│ loss.shape=-inf │" in printed(cli, "compare", "runs")
+
+
 def test_equal_numbers_are_equal_however_they_are_typed(tmp_path):
     for seed, lr in enumerate([1, 1.0, 2, 2.0]):
         record(tmp_path / str(seed), seed=seed, optim__lr=lr, model__hidden=[8])
@@ -324,34 +410,85 @@ def test_by_makes_arms_and_pairs_over_the_rest(tmp_path):
             arm(tmp_path / data, [0.9, 0.8], loss="focal", loss__gamma=2, dataset=data, optim__lr=lr)
             arm(tmp_path / data, [0.7, 0.6], loss="cross_entropy", dataset=data, optim__lr=lr)
     found = arms(tmp_path, by=["loss"])
-    assert found.paired_by == ["seed", "dataset", "optim.lr"]
-    assert [(each.name, len(each.runs)) for each in found.arms] == [("cross_entropy", 8), ("focal", 8)]
-    assert found.notes == []
+    assert [(each.name, [len(runs) for runs in each.runs.values()]) for each in found.arms] == [
+        ("cross_entropy", [4, 4]),
+        ("focal", [4, 4]),
+    ]
+    assert found.averaged == ["dataset", "optim.lr"]
+    assert found.notes == ["each seed's value is the mean over 4 combinations of dataset and optim.lr"]
     (pair,) = answer(tmp_path, by=("loss",)).pairs
-    assert (pair.n, pair.difference) == (8, pytest.approx(0.2))
-    said = "the arms are of several data sets; --by loss,optim.lr pairs their runs by data set and seed"
+    assert (pair.n, pair.difference) == (2, pytest.approx(0.2))
+    said = "the arms are of several data sets; --by loss,optim.lr compares their means over the data sets"
     assert arms(tmp_path).notes == [said]
 
 
-def test_seeds_can_be_arms(tmp_path):
+def test_only_seeds_repeat_a_run(cli, tmp_path, wide):
+    noise = [0.010, -0.003, 0.004]
+    for k, decay in enumerate((0, 1e-6, 2e-6, 3e-6)):
+        arm(tmp_path / "runs" / str(k), [0.90 + 1e-5 * k] * 3, loss="focal", optim__weight_decay=decay)
+        worse = [0.90 + 1e-5 * k - each for each in noise]
+        arm(tmp_path / "runs" / str(k), worse, loss="nll", optim__weight_decay=decay)
+    out = printed(cli, "compare", "runs", "--by", "loss")
+    assert "2 arms, 24 runs, paired by seed" in out
+    assert "focal against nll: too few seeds to tell (try 6 or more)" in out
+    assert "note: each seed's value is the mean over 4 values of optim.weight_decay" in out
+    found = answer(tmp_path / "runs", by=("loss",))
+    assert [(each.spread.n, each.runs) for each in found.arms] == [(3, 12), (3, 12)]
+    assert found.pairs[0].t_p == pytest.approx(scipy.stats.ttest_1samp(noise, 0).pvalue)
+    assert standings(found)["nll"].values["0"] == pytest.approx(0.890015)
+
+
+def test_seeds_are_averaged_over_what_all_arms_have(tmp_path):
+    for loss, accuracy in (("focal", 0.9), ("nll", 0.8)):
+        for data in ("digits", "wine"):
+            for seed in range(3):
+                if (loss, data, seed) != ("nll", "wine", 2):
+                    status = "diverged" if (loss, data, seed) == ("focal", "wine", 1) else "completed"
+                    name = f"{loss}-{data}-{seed}"
+                    record(tmp_path / name, accuracy, status=status, loss=loss, dataset=data, seed=seed)
+    record(tmp_path / "alone", loss="focal", dataset="digits", seed=7)
+    found = answer(tmp_path, by=("loss",))
+    wanted = {"0": 0.9, "1": 0.45, "2": 0.9, "7": 0.9}
+    assert dict(standings(found)["focal"].values) == {seed: pytest.approx(value) for seed, value in wanted.items()}
+    assert (standings(found)["focal"].runs, standings(found)["focal"].diverged) == (6, 1)
+    assert found.notes[:2] == [
+        "each seed's value is the mean over 1 to 2 values of dataset",
+        "left out, as not all arms have the same seed and dataset: 1 run",
+    ]
+
+
+def test_arms_with_nothing_in_common_cannot_be_averaged(tmp_path):
+    arm(tmp_path, [0.9, 0.8], loss="focal", loss__gamma=1)
+    arm(tmp_path, [0.9, 0.8], loss="focal", loss__gamma=2)
+    arm(tmp_path, [0.9, 0.8], loss="nll")
+    said = "there is no seed and loss.gamma that all arms have; --by loss,loss.gamma makes arms of these too"
+    with pytest.raises(ConfigError, match=said):
+        arms(tmp_path, by=["loss"])
+
+
+def test_seeds_can_be_arms_but_leave_nothing_to_tell_them_apart_by(tmp_path):
     arm(tmp_path, [0.9, 0.8], loss="focal")
     arm(tmp_path, [0.7, 0.6], loss="cross_entropy")
-    found = arms(tmp_path, by=["seed"])
-    assert found.paired_by == ["loss"]
-    assert [(each.name, len(each.runs)) for each in found.arms] == [("seed=0", 2), ("seed=1", 2)]
+    found = answer(tmp_path, by=("seed",))
+    assert found.pairs == []
+    assert [(each.name, each.runs) for each in found.arms] == [("seed=0", 2), ("seed=1", 2)]
+    assert [each.spread.mean for each in found.arms] == [pytest.approx(0.8), pytest.approx(0.7)]
+    assert found.notes[1:] == [
+        "seeds set the arms apart: there are no others by which to tell a difference from chance"
+    ]
 
 
 def test_data_sets_among_the_arms_are_said(tmp_path):
     for data in ("digits", "wine"):
         arm(tmp_path / data, [0.9], loss="focal", dataset=data)
         arm(tmp_path / data, [0.9], loss="cross_entropy", dataset=data)
-    assert "--by loss pairs their runs by data set and seed" in arms(tmp_path).notes[0]
+    assert "--by loss compares their means over the data sets" in arms(tmp_path).notes[0]
 
 
 def test_runs_of_older_versions_have_choices_and_a_seed(tmp_path):
     for seed in range(2):
         for loss in ("focal", "mse_onehot"):
-            path = record(tmp_path / f"{loss}{seed}", loss=loss)
+            path = record(tmp_path / f"{loss}{seed}", loss=loss, seed=seed)
             facts = json.loads((path / "summary.json").read_text())
             del facts["settings"], facts["directions"]
             choices = {"loss": loss, "optim": "adamw", "trainer": "default"}
@@ -380,14 +517,14 @@ def test_one_arm_has_figures_and_no_pairs(cli, tmp_path, runs):
     assert "1 arm, " in out
     assert "all runs" in out
     assert "against" not in out
-    assert ("one run of each arm" in out) == (runs == 1)
+    assert ("one run per arm" in out) == (runs == 1)
 
 
 def test_one_run_of_each_arm_asks_for_seeds(cli, tmp_path):
     arm(tmp_path / "runs", [0.9], loss="focal")
     arm(tmp_path / "runs", [0.8], loss="cross_entropy")
     out = printed(cli, "compare", "runs")
-    assert "add seeds, such as lossbench train -m loss=cross_entropy,focal 'seed=range(0,8)'" in out
+    assert "note: one run per arm: too few seeds to tell; add seeds (such as 'seed=range(0,8)')" in out
     assert "against" not in out
 
 
@@ -405,20 +542,38 @@ def test_a_baseline_is_what_each_arm_is_compared_with(two):
         answer(two, baseline="fokal")
 
 
+def test_the_beginning_of_names_lists_them(two):
+    arm(two, [0.8] * 5, loss="focal", loss__gamma=1)
+    said = "no arm is called 'foc'; --baseline takes a whole name: 'focal', 'focal, loss.gamma=1'"
+    with pytest.raises(ConfigError, match=said):
+        answer(two, baseline="foc")
+    assert {pair.second for pair in answer(two, baseline="focal").pairs} == {"focal"}
+
+
 def test_of_many_arms_each_is_compared_with_the_best(tmp_path):
-    for rate in range(1, 12):
-        arm(tmp_path, [0.5 + 0.01 * rate, 0.6], optim__lr=rate, model="m")
+    for rate in range(1, 8):
+        arm(tmp_path, [0.5 + 0.01 * rate + 0.001 * (rate * seed % 5) for seed in range(5)], optim__lr=rate, model="m")
     found = answer(tmp_path)
-    assert {pair.second for pair in found.pairs} == {"optim.lr=11"}
-    assert len(found.pairs) == 10
-    assert found.notes[0].startswith("11 arms: each is compared with the best one, which is the best partly by chance")
-    assert len(answer(tmp_path, baseline="optim.lr=3").notes) == 0
+    assert {pair.second for pair in found.pairs} == {"optim.lr=7"}
+    assert len(found.pairs) == 6
+    assert found.notes == [
+        "7 arms: each is compared with the best one, and p corrected for that choice; "
+        "--baseline NAME compares with one that was chosen before"
+    ]
+    values = {name: dict(each.values) for name, each in standings(found).items()}
+    corrected = compare_pairs(values, "max", "optim.lr=7", chosen_by_values=True)
+    assert [pair.p_holm for pair in found.pairs] == [pair.p_holm for pair in corrected]
+    asked = answer(tmp_path, baseline="optim.lr=7")
+    assert asked.notes == []
+    assert [pair.p_holm for pair in asked.pairs] < [pair.p_holm for pair in found.pairs]
+    six = answer(*(path for path in tmp_path.iterdir() if not path.name.startswith("7")))
+    assert len(six.pairs) == 15
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--metric acuracy", "no run has test acuracy; did you mean 'accuracy'?; --metric takes one that all have: "),
+        ("--metric acuracy", "no run has test acuracy; --metric takes one that all have: accuracy, nll; did you mean"),
         ("--metric vall/nll", "no run has test vall/nll"),
         ("--metric train/nll", "no run has test train/nll"),
         ("--metric loss", "the values of different losses cannot be compared"),
@@ -427,7 +582,7 @@ def test_of_many_arms_each_is_compared_with_the_best(tmp_path):
         ("--target high", "--target must be METRIC=NUMBER or a number, such as accuracy=0.95, got 'high'"),
         ("--target accuracy", "--target must be METRIC=NUMBER"),
         ("--target nan", "--target must be METRIC=NUMBER"),
-        ("--target acc=0.9", "--target: no run is validated by 'acc'"),
+        ("--target acc=0.9", "--target: no run is validated by 'acc', but by accuracy, loss, nll"),
         ("--target accuracy<=0.9", "--target: accuracy is better when it is larger"),
         ("--by", "--by needs a value"),
         ("--metrics nll", "there is no flag '--metrics'; did you mean '--metric'?"),
@@ -513,7 +668,7 @@ def test_the_answer_for_one_sweep_is_saved_in_it(cli, two):
     assert float(pair["difference"]) == pytest.approx(0.024)
     found = json.loads((two / "leaderboard.json").read_text())
     assert found["metric"] == {"split": "test", "name": "accuracy", "direction": "max"}
-    assert {"seed": "3", "value": 0.99} in found["arms"][0]["values"]
+    assert {"seed": 3, "value": 0.99} in found["arms"][0]["values"]
     text = (two / "leaderboard.md").read_text()
     assert "| focal | 5 | 0.940 |" in text
     assert "- focal against cross_entropy: " in text
@@ -575,7 +730,7 @@ def test_names_are_shown_as_they_are_and_nothing_in_them_is_obeyed(cli, two, wid
     assert "[bold]x[/nope]?[2J|`*a*` <b>" in out
     text = (two / "leaderboard.md").read_text()
     assert r"\[bold\]x\[/nope\]?\[2J\|\`\*a\*\` \<b\>" in text
-    assert {line.count(" | ") for line in text.splitlines() if line.startswith("| ")} == {8}
+    assert {line.count(" | ") for line in text.splitlines() if line.startswith("| ")} == {8, 9}
 
 
 def test_names_that_look_the_same_are_told_apart(tmp_path):
@@ -591,6 +746,68 @@ def test_tiny_and_huge_values_have_digits(tmp_path, capsys, wide):
             record(folder / str(seed), seed=seed, metrics={"rmse": scale * (1 + seed)}, monitor="rmse")
         leaderboard.show(answer(folder))
         assert f" {shown} " in capsys.readouterr().out
+
+
+def test_an_interval_ends_where_the_metric_does(tmp_path):
+    arm(tmp_path, [0.99, 0.90], loss="focal")
+    arm(tmp_path, [0.5, 0.5], loss="nll")
+    found = standings(answer(tmp_path))
+    low, high = scipy.stats.t.interval(0.95, 1, 0.945, scipy.stats.sem([0.99, 0.90]))
+    assert (low < 1 < high, found["focal"].spread.interval) == (True, (pytest.approx(low), 1.0))
+    assert (found["nll"].spread.interval, found["nll"].spread.bootstrap) == (None, None)
+
+
+def test_values_without_a_spread_have_no_interval_and_nothing_is_minus_zero(tmp_path, capsys, wide):
+    for loss, values in (("a", [0.5, 0.6, 0.7]), ("b", [0.5, 0.6, 0.7]), ("c", [0.4, 0.5, 0.6])):
+        arm(tmp_path / loss, [0.0] * 3, loss=loss)
+        for seed, value in enumerate(values):
+            change(
+                tmp_path / loss / f"{loss}-{seed}", metrics={"test": {"accuracy": value - (loss == "b") * 1e-9 * seed}}
+            )
+    leaderboard.show(answer(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("-0.00 " in line for line in lines)
+    (row,) = [line for line in lines if line.startswith("│ a ") and "│ c " in line]
+    assert [cell.strip() for cell in row.split("│")][4:6] == ["0.10", "-"]
+
+
+def shown(paths, monkeypatch, width=80):
+    monkeypatch.setattr(console, "width", width)
+    with console.capture() as captured:
+        leaderboard.show(answer(*paths))
+    return captured.get()
+
+
+def test_equal_verdicts_are_counted_and_names_said_once(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(4, 9))
+    for loss, mean, each in zip("abcd", (0.5, 0.5, 0.5, 0.9), noise, strict=True):
+        arm(tmp_path / loss, (mean + each).tolist(), loss=loss)
+    lines = [line for line in shown([tmp_path], monkeypatch).splitlines() if line[:1] not in "┏┃┡│└"]
+    assert [line.partition(" by ")[0] for line in lines if " better than " in line] == [
+        f"d is better than {other}" for other in standings(answer(tmp_path)) if other != "d"
+    ]
+    assert [line for line in lines if " pairs: " in line] == ["3 pairs: no detectable difference"]
+    assert not any("against" in line for line in lines)
+
+
+def test_at_80_columns_the_interval_and_the_p_that_decides_are_shown(two, monkeypatch):
+    text = shown([two], monkeypatch)
+    (pair,) = answer(two).pairs
+    assert pair.test == "t"
+    head, row = [line for line in text.splitlines() if "difference" in line or line.startswith("│ focal │ cross")]
+    assert "95 % CI" in head
+    assert "Wilcoxon" not in head
+    assert f" {pair.p_holm:.3f} " in row
+
+
+@pytest.mark.parametrize("seeds", [2, 9])
+def test_the_best_is_bold_where_it_is_found_better(tmp_path, monkeypatch, seeds):
+    arm(tmp_path, [0.9 + 0.001 * seed for seed in range(seeds)], loss="focal")
+    arm(tmp_path, [0.8 + 0.002 * seed for seed in range(seeds)], loss="nll")
+    rows = []
+    monkeypatch.setattr(leaderboard, "fitted", lambda columns, bold: rows.append(bold) or "")
+    leaderboard.show(answer(tmp_path))
+    assert rows[0] == [seeds == 9, False]
 
 
 def test_compare_does_not_import_torch(two):
@@ -622,10 +839,10 @@ def test_a_sweep_ends_with_its_leaderboard(cli, tmp_path, wide):
     assert first == {name: (path / f"leaderboard.{name}").read_text() for name in first}
     runs = [json.loads(file.read_text()) for file in path.glob("*/summary.json")]
     values = {
-        str(run["settings"]["seed"]): run["metrics"]["test"]["accuracy"]
+        run["settings"]["seed"]: run["metrics"]["test"]["accuracy"]
         for run in runs
         if run["settings"]["optim.lr"] == 0.1
     }
     best, worst = json.loads(first["json"])["arms"]
     assert {each["seed"]: each["value"] for each in best["values"]} == values
-    assert {each["seed"]: each["value"] for each in worst["values"]} == {"0": 0.0, "1": 0.0}
+    assert {each["seed"]: each["value"] for each in worst["values"]} == {0: 0.0, 1: 0.0}
