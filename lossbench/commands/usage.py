@@ -189,8 +189,8 @@ differ, and paired with those of other arms by their seed. Shown are each arm's 
 the like; then each pair's difference, paired tests, corrected for the number of pairs (Holm), and a verdict in words.
 A run that diverged or failed counts as the worst outcome.
 --metric NAME or SPLIT/NAME compares by another metric than the test value of the monitored one: nll, val/accuracy.
---by KEY,KEY makes arms by these settings alone; other settings that differ then join the seed in pairing runs.
---baseline NAME compares each arm with this one only. More than 10 arms are otherwise each compared with the best.
+--by KEY,KEY makes arms by these settings alone; each seed's value is then the mean over the others that differ.
+--baseline NAME compares each arm with this one only. More than 6 arms are otherwise each compared with the best.
 --target METRIC=NUMBER, or NUMBER for the metric compared, adds how soon a run's validation reached it, and how many
 runs did. (>= and <= may stand for =, in quotes: a shell takes > for a file.)
 The answer for one sweep is saved in its directory, as leaderboard.csv, leaderboard-pairs.csv, .md and .json. Other
