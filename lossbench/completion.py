@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -98,15 +100,14 @@ def _other(command: str, line: str) -> list[str]:
         return []
     dirs = [f"--config-dir={directory}" for directory in asked.config_dirs]
     found = _train(shlex.join([*dirs, *asked.overrides]) + f" {word}")
-    return [name for name in found if not usage.path or name.startswith(OF_EVALUATE)]
+    if usage.path:
+        return [name for name in found if name.startswith(OF_EVALUATE)]
+    return [name for name in found if not name.startswith(("hydra", "sweep."))]
 
 
 def _train(line: str) -> list[str]:
-    from hydra._internal.core_plugins.bash_completion import BashCompletion
-
-    from lossbench.flags import config_dirs, known_flags, split_flags
-    from lossbench.naming import register_resolvers
-    from lossbench.sweep import options_loader
+    """Flags and settings; of a value after a comma, `loss=focal,h`, what stands before the comma stays."""
+    from lossbench.flags import known_flags, split_flags
 
     try:
         words = shlex.split(line)
@@ -116,6 +117,51 @@ def _train(line: str) -> list[str]:
         flags, overrides = split_flags(words)
     except (ValueError, ConfigError):  # an open quote, or a flag that still wants its value: files, as the shell does
         return []
+    several = re.fullmatch(r"([^=]+=)([^(\[{]*,)([^,]*)", word)
+    if not several:
+        return _settings(flags, overrides, word)
+    key, before, last = several.groups()
+    found = (name.removeprefix(key) for name in _settings(flags, overrides, key + last))
+    return [f"{key}{before}{value}" for value in found if value not in before.split(",")]
+
+
+def _settings(flags: Sequence[str], overrides: Sequence[str], word: str) -> list[str]:
+    """Groups, keys and their values: those of a sweep from our files and types, the others from Hydra."""
+    key, equals, value = word.partition("=")
+    if equals and key in catalog.PLUGINS:
+        return [f"{key}={name}" for name in catalog.plugins(key) if name.startswith(value)]
+    if equals and key.startswith("sweep."):
+        return [f"{key}={choice}" for choice in _of_sweep(key.removeprefix("sweep.")) if choice.startswith(value)]
+    ours = [name for name in _of_hydra(overrides, word) if name.startswith(word)]
+    return [*_of_groups(flags, overrides, word), *ours]
+
+
+def _of_sweep(option: str) -> list[str]:
+    """The values that an option of `sweep.*` can have, where they are words."""
+    from lossbench.signatures import hints, literals
+    from lossbench.sweep.options import SweepOptions
+
+    return [word for word in literals(hints(SweepOptions).get(option)) if isinstance(word, str)]
+
+
+def _of_hydra(overrides: Sequence[str], word: str) -> list[str]:
+    """What is set of Hydra itself: where jobs come from, where they run, and the settings of the launcher."""
+    group, prefix = "hydra/launcher", "hydra.launcher."
+    default = os.environ.get("LOSSBENCH_LAUNCHER", "pool")  # which is what most machines have
+    chosen = dict(word.split("=", 1) for word in overrides if "=" in word).get(group, default)
+    if word.startswith(prefix):
+        return [f"{prefix}{key}=" for key in catalog.plugin_keys(group, chosen)]
+    return [*(f"{key}=" for key in catalog.PLUGINS), prefix]
+
+
+def _of_groups(flags: Sequence[str], overrides: Sequence[str], word: str) -> list[str]:
+    """As Hydra finds them."""
+    from hydra._internal.core_plugins.bash_completion import BashCompletion
+
+    from lossbench.flags import config_dirs
+    from lossbench.naming import register_resolvers
+    from lossbench.sweep.expand import options_loader
+
     register_resolvers()
     try:
         query = " ".join([*overrides, word])

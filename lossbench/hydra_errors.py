@@ -19,6 +19,14 @@ _NO_KEY = re.compile(r"Could not override '([^']+)'")
 _NO_ITEM = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
 _CHOSEN_TWICE = re.compile(r"Multiple values for (\S+)\. To override")
 _RANGE_WITHIN = re.compile(r"Error merging override (\S+?)=[{\[].*\b(interval|range|choice|glob|tag|sort|shuffle)\(")
+_FUNCTIONS = {
+    "interval": "interval(1e-4,1e-1)",
+    "range": "range(0,5)",
+    "choice": "choice(a,b)",
+    "glob": "glob(*)",
+    "tag": "tag(log,interval(1e-4,1e-1))",
+}
+_MALFORMED = re.compile(rf"({'|'.join(_FUNCTIONS)})\(.*\)$")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^=']+)=(.*)'\n")
 
 
@@ -82,6 +90,8 @@ def _missing_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group in catalog.GROUPS:
         return catalog.unknown_option(group, name, error.options or ())
+    if group in catalog.PLUGINS:
+        return catalog.unknown_option(group, name, catalog.plugins(group))
     if group == "hydra/launcher/plugin":  # which our own option of that name builds on
         return f'hydra/launcher={name} is a plugin that is not installed: pip install "lossbench[{name.split("_")[0]}]"'
     return f"there is no config '{error.missing_cfg_file}'{did_you_mean(name, error.options or ())}"
@@ -95,14 +105,36 @@ def _unreadable(override: str) -> str:
         return f"'{override}' is not a setting; write key=value"
     if not value:
         return f"{key} has no value; write {key}=VALUE, or {key}=null"
-    return f"{key}: cannot read '{value}'; quote it: \"{key}='{value}'\""
+    quoted = f"\"{key}='{value}'\""
+    if match := _MALFORMED.match(value):
+        return f"{key}: cannot read '{value}'; {match.group(1)} looks like '{key}={_FUNCTIONS[match.group(1)]}'"
+    if lacking := _unclosed(value):
+        return f"{key}: '{value}' lacks a '{lacking}' at its end; if it is text, quote it: {quoted}"
+    return f"{key}: cannot read '{value}'; quote it: {quoted}"
+
+
+def _unclosed(value: str) -> str:
+    """What would close the brackets that are still open at the end; nothing where others are wrong."""
+    closing = {"(": ")", "[": "]", "{": "}"}
+    wanted: list[str] = []
+    for character in re.sub(r"'[^']*'|\"[^\"]*\"", "", value):
+        if character in closing:
+            wanted.insert(0, closing[character])
+        elif character in closing.values() and (not wanted or wanted.pop(0) != character):
+            return ""
+    return "".join(wanted)
 
 
 def _no_key(key: str, arguments: Sequence[str]) -> str:
     """A key that the composed config does not have; for a group's option, what the option has."""
     group, _, rest = key.partition(".")
     config = _composed([a for a in arguments if a.partition("=")[0] != key])
-    known = _keys(config)
+    about_hydra = key.startswith("hydra") and not key.startswith("hydra.sweeper.")  # ours take sweep.*
+    known = [k for k in _keys(config) if (k.partition(".")[0] == "hydra") == about_hydra]
+    if key.startswith("hydra.launcher."):
+        return _no_launcher_option(key, known, OmegaConf.select(config, "hydra.runtime.choices.hydra/launcher"))
+    if "/" in key:
+        return f"no key '{key}'{did_you_mean(key, catalog.PLUGINS)}"
     if "@" in key:
         return _no_term(key, known)
     if key in known:  # the value is a mapping, with a key that is not there
@@ -124,6 +156,18 @@ def _no_key(key: str, arguments: Sequence[str]) -> str:
     return f"no key '{key}'{did_you_mean(key, known)}"
 
 
+def _no_launcher_option(key: str, known: Sequence[str], chosen: str | None) -> str:
+    """A setting that the chosen launcher does not have."""
+    setting = key.removeprefix("hydra.launcher.")
+    others = [n for n in catalog.plugins("hydra/launcher") if setting in catalog.plugin_keys("hydra/launcher", n)]
+    if others:
+        return f"{key} is a setting of hydra/launcher={' or '.join(others)}; the launcher here is {chosen}"
+    own = [k.removeprefix("hydra.launcher.") for k in known if k.startswith("hydra.launcher.")]
+    has = [k for k in own if not k.endswith("_target_")]
+    shown = f" (has: {', '.join(has) or 'none'})" if known and len(has) <= catalog.MANY else ""
+    return f"no key '{key}'{did_you_mean(setting, has)}{shown}"
+
+
 def _no_term(key: str, known: Sequence[str]) -> str:
     """A choice for a place in the config where none was made."""
     path = key.partition("@")[2]
@@ -134,16 +178,17 @@ def _no_term(key: str, known: Sequence[str]) -> str:
 
 
 def _composed(arguments: Sequence[str]) -> DictConfig:
-    """The config that the group choices among the arguments give."""
+    """The config, Hydra's own included, that the choices of options among the arguments give."""
     from hydra.types import RunMode
 
-    from lossbench.sweep import options_loader
+    from lossbench.sweep.expand import options_loader
 
-    choices = [a for a in arguments if _group(a.partition("=")[0]) in catalog.GROUPS and "," not in a]
+    choices = [
+        a for a in arguments if _group(a.partition("=")[0]) in (*catalog.GROUPS, *catalog.PLUGINS) and "," not in a
+    ]
     try:
         loader = options_loader(config_dirs(arguments))
-        found = loader.load_configuration("config", choices, run_mode=RunMode.RUN)
-        return OmegaConf.masked_copy(found, [str(key) for key in found if key != "hydra"])
+        return loader.load_configuration("config", choices, run_mode=RunMode.RUN)
     except Exception:  # a second mistake among the choices: the message goes without suggestions
         return DictConfig({})
 

@@ -5,6 +5,7 @@ import json
 import math
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from processes import Process
 
 from lossbench.errors import ConfigError
 from lossbench.observe.run_dir import read_json
-from lossbench.sweep import options_loader
+from lossbench.sweep.expand import options_loader
 from lossbench.sweep.fair.fair import Fair, Tuned, score
-from lossbench.sweep.fair.outcome import outcomes
 from lossbench.sweep.fair.protocol import read_protocol
+from lossbench.sweep.fair.report import report
+from lossbench.sweep.fair.searched import Searched
 from lossbench.sweep.fair.tuning import Arm, as_typed, drawn, unit_points
 from lossbench.sweep.job import Job, Listed
 from lossbench.sweep.options import SweepOptions
@@ -217,7 +219,7 @@ class TestChoice:
         source = fair(arm("a", 3), arm("b", 3), seeds=(1,))
         jobs = handed(source, lambda job: row(1.0) if "arm=b" in job.overrides else row(1.0, status="failed"))
         assert [job.overrides for job in jobs if job.phase == "final"] == [("arm=a", "seed=1"), ("arm=b", "seed=1")]
-        said = outcomes(source)
+        said = report(source)
         assert said[1] == "a: no trial gave a result (2 trials, 2 failed); its default setting was rerun all the same"
         assert said[2].startswith("b: the default was best")
 
@@ -226,12 +228,78 @@ class TestChoice:
         assert score(row(0.25), RMSE) == -0.25
 
 
+class Settings(Words):
+    """Knows equal settings as equal jobs."""
+
+    def job(self, words, name, phase=""):
+        found = super().job(words, name, phase)
+        return replace(found, hash=str(sorted(found.settings.items())))
+
+
+class TestSearched:
+    """Arms whose trials Optuna proposes."""
+
+    def searched(self, directory, text, *, budget=8, sampler="random", retry=False):
+        composer = Settings()
+        default = composer.job(["arm=a"], "tune-a", "tune")
+        found = Arm("a", default, (dimension("lr", text),), frozenset())
+        return Searched(
+            found,
+            RMSE,
+            budget=budget,
+            sampler=sampler,
+            seed=0,
+            directory=directory,
+            retry=retry,
+            composer=composer,
+        )
+
+    @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+    def test_trials_equal_to_the_default_are_no_end(self, tmp_path, sampler):
+        source = self.searched(tmp_path, "choice(1.0,2.0)", sampler=sampler)
+        jobs = handed(source, lambda job: row(job.settings["lr"], directory="d"))
+        assert [job.name for job in jobs] == ["tune-a", "tune-a,lr=2.0"]
+        assert source.exhausted
+        assert source.total == 2
+        told = [(trial.params["lr"], trial.values) for trial in source._study.trials.all()]
+        assert len(told) == 8
+        assert set(map(str, told)) == {"('1.0', [1.0])", "('2.0', [2.0])"}
+
+    def test_the_default_is_a_trial_from_which_the_search_learns(self, tmp_path):
+        source = self.searched(tmp_path, "interval(0.5,2)")
+        jobs = handed(source, lambda job: row(job.settings["lr"], directory="d"))
+        first = source._study.trials.all()[0]
+        assert (first.params, first.values) == ({"lr": 1.0}, [1.0])
+        assert len(jobs) == len(source._study.trials.all()) == source.total == 8
+
+    def test_a_default_outside_of_what_is_searched_is_part_of_the_budget(self, tmp_path):
+        source = self.searched(tmp_path, "interval(2,3)")
+        jobs = handed(source, lambda job: row(1.0, directory="d"))
+        assert jobs[0].name == "tune-a"
+        assert len(jobs) == source.total == 8
+        assert len(source._study.trials.all()) == 7
+
+    def test_called_again_it_hands_out_the_same_and_goes_on_with_more(self, tmp_path):
+        def run(budget, **more):
+            return handed(self.searched(tmp_path, "interval(0.5,2)", budget=budget, **more), outcome)
+
+        def outcome(job):
+            return row(1.0, directory="d", status="failed" if job.name == "tune-a" else "completed")
+
+        first = run(4)
+        assert run(4) == first
+        assert {job.hash for job in run(4, retry=True)} == {job.hash for job in first}
+        more = run(6)
+        assert more[:4] == first
+        assert len(more) == 6
+
+
 class TestWarnings:
     def warned(self, text, value):
         """What is said of a best value of `lr` in a range."""
         source = fair(arm("a", value, space=[dimension("lr", text)]), seeds=())
         handed(source, lambda job: row(0.0 if job.settings["lr"] == value else 1.0))
-        return outcomes(source)[2:]
+        return report(source)[2:]
 
     @pytest.mark.parametrize(
         ("text", "value", "instead"),
@@ -259,7 +327,7 @@ class TestWarnings:
     def test_a_default_outside_its_range(self):
         source = fair(arm("a", 30, space=[dimension("lr", "interval(20,40)")]), seeds=())
         handed(source, lambda job: row(job.settings["lr"]))
-        assert "lr=1.0 lies outside the range" in outcomes(source)[2]
+        assert "lr=1.0 lies outside the range" in report(source)[2]
 
 
 class TestPoints:
@@ -286,7 +354,7 @@ class TestProtocol:
     @pytest.mark.parametrize(
         ("words", "options", "said"),
         [
-            (["seed=range(0,5)"], {}, "sweep.seeds=5"),
+            (["seed=range(0,5)"], {}, "sweep.seeds=8"),
             (["optim.lr=0.1,0.2"], {}, "cannot be tuned as well"),
             (["optim.lr=interval(1,2)"], {"tune": {"optim.lr": "interval(1,3)"}}, "leave one of them away"),
             ([], {"tune": ["seed"]}, "seed is nothing to tune"),
@@ -297,7 +365,7 @@ class TestProtocol:
             ([], {"seeds": 0}, "at least 1"),
             ([], {"seeds": [-1]}, "[0, 4294967295]"),
             ([], {"pruner": "median"}, "sweep.pruner"),
-            (["loss=a,b"], {"max_jobs": 5}, "2 arms x 8 trials + 2 x 5 final runs = 26 jobs (limit 5); pass sweep.max"),
+            (["loss=a,b"], {"max_jobs": 5}, "2 arms x 8 trials + 2 x 8 final runs = 32 jobs (limit 5); pass sweep.max"),
         ],
     )
     def test_what_is_not_fair_is_refused(self, words, options, said):
@@ -320,6 +388,21 @@ class TestProtocol:
         protocol = read_protocol(["loss=a,b", *words], SweepOptions(tune=tune), options_loader([]))
         assert {key: values is not None for key, values in protocol.tuned.items()} == keys
         assert protocol.arms == [["loss=a"], ["loss=b"]]
+
+    @pytest.mark.parametrize(
+        ("arms", "seeds", "said"),
+        [
+            ("a", 1, ""),
+            ("a,b", 1, "1 seed is too few to find 2 arms equal; 6 would do"),
+            ("a,b,c", 5, "5 seeds are too few to find 3 arms equal; 7 would do"),
+            ("a,b,c", [3, 4, 5, 6, 7, 8, 9], ""),
+            ("a,b,c,d", 8, ""),
+        ],
+    )
+    def test_seeds_too_few_for_the_number_of_arms(self, arms, seeds, said):
+        """n seeds reach p = 2 / 2^n in Wilcoxon's test, Holm's correction multiplies it by the number of pairs."""
+        found = read_protocol([f"loss={arms}"], SweepOptions(seeds=seeds), options_loader([]))
+        assert found.too_few == said
 
     def test_fresh_seeds(self):
         def seeds(given, tuning):

@@ -63,7 +63,25 @@ BELOW = {
     "flags": (),
     "stopping": (),
     "commands.usage": (),
-    "completion": ("catalog", "commands.usage", "flags", "naming", "sweep"),
+    "completion": ("catalog", "commands.usage", "flags", "naming", "signatures", "sweep.expand", "sweep.options"),
+    "sweep.options": ("signatures",),
+    "sweep.expand": ("catalog",),
+    "sweep": (
+        *(
+            "app",
+            "build",
+            "catalog",
+            "compose",
+            "config",
+            "console",
+            "data",
+            "device",
+            "engine.restore",
+            "hydra_errors",
+        ),
+        *("naming", "observe", "rates", "report", "resume", "run", "saved", "signatures", "stopping", "summary"),
+        "tasks",
+    ),
     "cli": ("app", "commands", "completion", "hydra_errors", "listing", "stopping"),
 }
 
@@ -74,6 +92,10 @@ def test_each_part_imports_only_what_is_below_it(part):
         for name in filter(own, imported(module)):
             allowed = (part, *BELOW[part], "errors", "seeds")
             assert any(name == a or name.startswith(f"{a}.") for a in allowed), f"{module} imports {name}"
+
+
+def test_a_package_of_sweeps_pulls_in_none_of_its_modules():
+    assert imported("sweep") == set()
 
 
 def test_every_part_exists_and_none_imports_the_command_line_but_main():

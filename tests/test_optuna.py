@@ -127,6 +127,7 @@ def test_a_trial_equal_to_an_earlier_one_is_told_its_result(tmp_path):
     assert told == {("a", 1.0), ("b", 2.0)}
     assert [trial.params["x"] for trial in ranked(study.trials)] == ["a", "b"]
     assert len(study.trials.all()) == 8
+    assert study.total == 2
 
 
 def test_a_trial_equal_to_one_that_runs_waits_for_its_result(tmp_path):
@@ -179,9 +180,22 @@ def test_a_failed_trial_counts_and_is_run_again_when_asked(tmp_path):
     assert {job.hash for job in run(again, valley)} == {job.hash for job in jobs}
     states = [trial.state.name for trial in again.trials.all()]
     assert (states.count("COMPLETE"), states.count("FAIL")) == (8, len(failed))
+    assert [status(trial) for trial in ranked(again.trials)] == ["completed"] * 8
     once_more = search(tmp_path, trials=8, retry=True)
     assert len(run(once_more, valley)) == 8
     assert len(once_more.trials.all()) == len(states)
+    more = search(tmp_path, trials=10)  # those that were run again were beyond the budget
+    assert len(run(more, valley)) == more.total == 10
+
+
+def test_a_trial_that_fails_again_counts_once(tmp_path):
+    def fails(job):
+        return {"status": "failed", "error": "e", "directory": "d"}
+
+    for retry in (False, True, True):
+        study = search(tmp_path, ["x=a,b"], trials=4, retry=retry)
+        assert len(run(study, fails)) == 2
+    assert len(run(search(tmp_path, ["x=a,b"], trials=4), fails)) == 2
 
 
 def test_settings_that_no_job_can_have_are_left_out(tmp_path, capsys):
@@ -189,6 +203,7 @@ def test_settings_that_no_job_can_have_are_left_out(tmp_path, capsys):
     jobs = run(study, lambda job: 1.0)
     assert [job.overrides for job in jobs] == [("x=b",)]
     assert {status(trial) for trial in study.trials.all()} == {"refused", "completed"}
+    assert study.total == 1
     assert "is left out: x=refused is refused" in capsys.readouterr().out
     assert len(run(search(tmp_path, ["x=refused,b"], trials=6), lambda job: 1.0)) == 1
 

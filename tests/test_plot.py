@@ -11,7 +11,7 @@ from lossbench.commands.plot import Course, followed, pictured
 from lossbench.compose import compose
 from lossbench.console import console
 from lossbench.run import execute
-from lossbench.sweep import labels
+from lossbench.sweep.expand import labels
 
 SHORT = ("trainer.steps=60", "trainer.batch_size=256", "model.hidden=[4]")  # of 5 steps an epoch
 NO_MATCH = "scheduler.threshold=1e9"  # no metric is so much better: a plateau all along

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossbench.errors import ConfigError
-from lossbench.sweep import options_loader
+from lossbench.sweep.expand import options_loader
 from lossbench.sweep.search.space import as_text, dimension, space
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lossbench.catalog import names
 from lossbench.errors import ConfigError
 from lossbench.naming import register_resolvers
-from lossbench.sweep import options_loader
+from lossbench.sweep.expand import options_loader
 from lossbench.sweep.compose import Composer, Compositions
 
 MINE = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lossbench.app import check_config_dir, with_recorded
 from lossbench.commands.usage import Asked
 from lossbench.hydra_errors import translate
-from lossbench.sweep import jobs, labels, options_loader, unique
+from lossbench.sweep.expand import jobs, labels, options_loader, unique
 
 
 def combinations(asked: Asked) -> list[tuple[str, list[str]]]:

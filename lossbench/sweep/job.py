@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
@@ -53,6 +54,16 @@ class Source(Protocol):
         ...
 
     @property
+    def listed(self) -> bool:
+        """Whether `known` are all the jobs that there will be."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What `sweep.json` says of it beside its jobs, for the comparison of their results."""
+        ...
+
+    @property
     def total(self) -> int | None:
         """How many jobs there will be, as far as that is known."""
         ...
@@ -84,6 +95,8 @@ class Listed:
     """Jobs that are all known from the start."""
 
     batch = None
+    listed = True
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, jobs: list[Job]) -> None:
         self.known, self.total = jobs, len(jobs)

@@ -40,11 +40,16 @@ def fair(words: Sequence[str], composer: Composer, options: SweepOptions, direct
         trials = [Listed(jobs) for jobs in sobol_trials(arms, protocol, composer, seed)]
     else:
         trials = [_searched(arm, objective, protocol, seed, directory, options, composer) for arm in arms]
-    say(protocol.size if arms[1:] else f"nothing is swept, so there is one arm; {protocol.size}")
+    one = "" if arms[1:] else "nothing is swept, so there is one arm"
+    say("; ".join(filter(None, (one, protocol.size, protocol.too_few))))
     for arm in arms:
         say(f"{arm.name or 'the arm'}: {_search_space(arm)}")
     tuned = [Tuned(arm, source) for arm, source in zip(arms, trials, strict=True)]
-    return Fair(tuned, seeds, objective, protocol.trials, composer)
+    known = {key for arm in arms for key in arm.default.settings}
+    facts: dict[str, Any] = {"arms": [key for key in protocol.swept if key in known]}
+    if options.metric is not None:
+        facts["metric"] = f"test/{objective.metric}"
+    return Fair(tuned, seeds, objective, protocol.trials, composer, facts)
 
 
 @dataclass
@@ -96,12 +101,22 @@ class Fair:
         seeds: of the final runs.
         objective: chooses each arm's best trial.
         trials: how many each arm has, equal ones counted too.
+        facts: which settings set the arms apart, and by which metric of the test split they are compared.
     """
 
+    listed = False
+
     def __init__(
-        self, arms: Sequence[Tuned], seeds: Sequence[int], objective: Objective, trials: int, composer: Composer
+        self,
+        arms: Sequence[Tuned],
+        seeds: Sequence[int],
+        objective: Objective,
+        trials: int,
+        composer: Composer,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.arms, self.seeds, self.objective, self.trials, self.composer = arms, seeds, objective, trials, composer
+        self.facts = facts or {}
         self._tuning = deque(arms)
         self._finals: deque[Job] = deque()
         self._arm_of: dict[str, Tuned] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from lossbench.errors import ConfigError, did_you_mean, plural
+from lossbench.report.pairs import enough
 from lossbench.signatures import convert, show
 from lossbench.sweep.expand import jobs, unique
 from lossbench.sweep.options import SweepOptions
@@ -30,6 +32,7 @@ class Protocol:
 
     Attributes:
         arms: the overrides of each.
+        swept: the keys that set them apart.
         tuned: by key the values to search in; None is around each arm's own default.
         trials: how many each arm gets.
         seeds: how many fresh ones, or which.
@@ -37,6 +40,7 @@ class Protocol:
     """
 
     arms: list[list[str]]
+    swept: tuple[str, ...]
     tuned: Mapping[str, Dimension | None]
     trials: int
     seeds: int | tuple[int, ...]
@@ -69,6 +73,16 @@ class Protocol:
         return f"{plural(arms, 'arm')} x {trials} + {arms} x {runs} = {plural(self.jobs, 'job')}"
 
     @property
+    def too_few(self) -> str:
+        """That the verdicts can find no two arms equal, where there are too few seeds for that; else nothing."""
+        arms = len(self.arms)
+        needed = enough(math.comb(arms, 2)) if arms > 1 else 0
+        if self.finals >= needed:
+            return ""
+        seeds = "1 seed is" if self.finals == 1 else f"{self.finals} seeds are"
+        return f"{seeds} too few to find {arms} arms equal; {needed} would do"
+
+    @property
     def finals(self) -> int:
         """How many final runs each arm gets."""
         return self.seeds if isinstance(self.seeds, int) else len(self.seeds)
@@ -95,9 +109,11 @@ def read_protocol(words: Sequence[str], options: SweepOptions, loader: ConfigLoa
     typed = {o.get_key_element(): word for word, o in zip(words, parsed, strict=True) if o.is_interval_sweep()}
     ranges = {key: dimension(key, word.partition("=")[2], loader) for key, word in typed.items()}
     found = jobs([word for word in words if word not in typed.values()], loader, limit=options.max_jobs)
+    swept = tuple(o.get_key_element() for o in parsed if o.is_discrete_sweep())
     protocol = Protocol(
         arms=unique(found),
-        tuned=_tuned(options.tune, ranges, [o.get_key_element() for o in parsed if o.is_discrete_sweep()]),
+        swept=tuple(key.lstrip("+") for key in swept),
+        tuned=_tuned(options.tune, ranges, swept),
         trials=options.trials or TRIALS,
         seeds=_seeds(options.seeds),
         sampler=options.sampler or SOBOL,
@@ -112,7 +128,7 @@ def _refuse_swept_seed(parsed: Sequence[Override]) -> None:
         if override.is_sweep_override() and override.get_key_element() == "seed":
             raise ConfigError(
                 f"'{override.input_line}': a fair sweep tunes on one seed and reruns each arm's best setting on fresh "
-                "ones; leave it away and say how many: sweep.seeds=5"
+                "ones; leave it away and say how many: sweep.seeds=8"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from scipy.stats import qmc
 
 from lossbench.console import say
 from lossbench.errors import ConfigError, plural
+from lossbench.report.arms import typed
+from lossbench.report.runs import GROUPS
 from lossbench.signatures import show
 from lossbench.sweep.compose import Composer
 from lossbench.sweep.expand import labels
@@ -41,7 +43,7 @@ class Arm:
 
     def named(self, what: str, *more: str) -> str:
         """The name of a job of this arm."""
-        return f"{what}-{','.join(filter(None, (self.name, *more)))}"
+        return f"{what}-{','.join(filter(None, (self.name.replace(', ', ','), *more))) or 'default'}"
 
 
 def compose_arms(protocol: Protocol, composer: Composer) -> list[Arm]:
@@ -50,18 +52,18 @@ def compose_arms(protocol: Protocol, composer: Composer) -> list[Arm]:
     Raises:
         ConfigError: something in it is refused, or there is no such key, or a range is missing.
     """
-    names = [label.replace(", ", ",") for label in labels(protocol.arms)]
-    found: dict[str, tuple[str, Job]] = {}
-    for name, words in zip(names, protocol.arms, strict=True):
-        job = composer.job(words, f"tune-{name or 'default'}", "tune")
-        found.setdefault(job.hash, (name, job))
-    if len(found) < len(names):
-        say(f"{plural(len(names) - len(found), 'arm')} equal to another: run once")
-    known = list(dict.fromkeys(key for _, job in found.values() for key in job.settings))
+    found: dict[str, Job] = {}
+    for label, words in zip(labels(protocol.arms), protocol.arms, strict=True):
+        job = composer.job(words, f"tune-{label or 'default'}", "tune")
+        found.setdefault(job.hash, job)
+    if equal := len(protocol.arms) - len(found):
+        say(f"{plural(equal, 'arm')} equal to another: run once")
+    known = list(dict.fromkeys(key for job in found.values() for key in job.settings))
     for key in protocol.tuned:
         if key not in known and not key.startswith("+"):
             raise unknown_key(key, known)
-    arms = [_arm(name, job, protocol.tuned) for name, job in found.values()]
+    names = _names(list(found.values()), protocol.swept)
+    arms = [_arm(name, job, protocol.tuned) for name, job in zip(names, found.values(), strict=True)]
     for arm in arms:
         for dimension in arm.dimensions:  # what it refuses is said before anything runs
             for value in dimension.choices or (dimension.low, dimension.high):
@@ -134,11 +136,29 @@ def as_typed(dimension: Dimension) -> str:
     return f"{dimension.key}=tag(log,{text})" if dimension.log else f"{dimension.key}={text}"
 
 
+def _names(arms: Sequence[Job], swept: Sequence[str]) -> list[str]:
+    """What sets each arm apart, as the leaderboard has it: a choice by its name alone, other settings with their keys.
+
+    Where that does not tell them apart, as typed.
+    """
+    keys = [key for key in dict.fromkeys(key for job in arms for key in job.settings) if key in swept]
+    texts = {key: [typed(job.settings[key]) if key in job.settings else None for job in arms] for key in keys}
+    keys = sorted((key for key in keys if len(set(texts[key])) > 1), key=lambda key: (key not in GROUPS, "." in key))
+
+    def named(i: int) -> str:
+        values = [(key, texts[key][i]) for key in keys]
+        return ", ".join(str(v) if k in GROUPS else f"{k}={v}" for k, v in values if v is not None)
+
+    found = list(map(named, range(len(arms))))
+    return found if len(set(found)) == len(found) else labels([job.overrides for job in arms])
+
+
 def _arm(name: str, job: Job, tuned: Mapping[str, Dimension | None]) -> Arm:
     """The arm, with those of the keys tuned that it has."""
     has = {key: values for key, values in tuned.items() if key in job.settings or key.startswith("+")}
     dimensions = tuple(values or _around(key, job.settings[key], name) for key, values in has.items())
-    return Arm(name, job, dimensions, frozenset(key for key, values in has.items() if values is None))
+    arm = Arm(name, job, dimensions, frozenset(key for key, values in has.items() if values is None))
+    return replace(arm, default=replace(job, name=arm.named("tune")))
 
 
 def _around(key: str, default: Any, arm: str) -> Dimension:

@@ -38,8 +38,9 @@ def show_best(trials: Trials, fixed: Sequence[str], flags: Sequence[str]) -> Non
 def ranked(trials: Trials) -> list[Frozen]:
     """The trials that ended, equal ones once, the best first: the completed ones by their value, then the others."""
     sign = 1 if trials.search.goals[0].direction == "min" else -1
-    ended = _different(trial for trial in trials.all() if trial.state.is_finished())
-    return sorted(ended, key=lambda trial: (_ORDER.index(status(trial)), sign * (trial.values or [0.0])[0]))
+    ended = [trial for trial in trials.all() if trial.state.is_finished()]
+    ended.sort(key=lambda trial: (_ORDER.index(status(trial)), sign * (trial.values or [0.0])[0]))
+    return _different(ended)  # of one that failed and was run again, what that gave
 
 
 def front(trials: Trials) -> list[Frozen]:

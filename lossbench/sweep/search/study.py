@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from lossbench.console import say
 from lossbench.errors import ConfigError
@@ -38,6 +40,9 @@ class Study:
         ConfigError: what is asked for does not go together, or the directory is of another search.
     """
 
+    facts: Mapping[str, Any] = MappingProxyType({})
+    listed = False
+
     def __init__(
         self,
         composer: Composer,
@@ -50,7 +55,9 @@ class Study:
     ) -> None:
         search.check()
         self.composer, self.search, self.fixed, self.known = composer, search, fixed, known
-        self.directory, self.retry, self.total = directory, retry, search.budget
+        self.directory, self.retry = directory, retry
+        self.total = search.budget  # of different jobs, as far as is known
+        self._handed: set[str] = set()  # hashes
         self._rows: dict[str, Row] = {}  # by hash, of jobs that ended
         self._waiting: dict[str, list[Trial]] = {}  # by hash, the trials that have no result yet
         refuse_another(directory / FILE, search)
@@ -68,6 +75,15 @@ class Study:
         return not self.trials.earlier and self.trials.left == 0
 
     def next(self) -> Job | None:
+        job = self._next()
+        self.total = len(self._handed) + len(self.trials.earlier) + self.trials.left
+        return job
+
+    def handed(self, job: Job) -> None:
+        """The job is run anyhow: a trial equal to it has its result."""
+        self._handed.add(job.hash)
+
+    def _next(self) -> Job | None:
         while not self.exhausted:
             trial = self.trials.earlier.popleft() if self.trials.earlier else self.trials.ask()
             settings = self.trials.settings(trial)
@@ -79,11 +95,10 @@ class Study:
                 say(f"trial {trial.number} is left out: {error}")
                 self.trials.fail(trial)
                 continue
-            is_new = job.hash not in self._waiting and job.hash not in self._rows
-            waiting = self._waiting.setdefault(job.hash, [])
             if isinstance(trial, Trial):
-                waiting.append(trial)
-            if is_new:
+                self._waiting.setdefault(job.hash, []).append(trial)
+            if job.hash not in self._handed:
+                self._handed.add(job.hash)
                 return job
             if job.hash in self._rows:
                 self.ended(job, self._rows[job.hash])
@@ -101,7 +116,8 @@ class Study:
             return False
         every, (goal,) = job.config.trainer.eval_every, self.search.goals
         number = epoch if every == "epoch" else -(-step // int(every))
-        asked = [self.trials.prune(trial, goal.of_evaluation(metrics), number) for trial in self._waiting[job.hash]]
+        trials = self._waiting.get(job.hash, ())
+        asked = [self.trials.prune(trial, goal.of_evaluation(metrics), number) for trial in trials]
         return bool(asked) and all(asked)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lossbench.sweep.search.samplers import check_sampler, make_pruner, make_sam
 from lossbench.sweep.search.space import Dimension
 
 FILE = "optuna.journal"
+_AGAIN = "again"  # marks a trial that repeats a failed one
 
 State = optuna.trial.TrialState
 Trial = optuna.trial.Trial
@@ -36,6 +37,7 @@ class Search:
         budget: how many trials in all, those of earlier calls included.
         sampler, pruner: as `sweep.sampler` and `sweep.pruner` name them.
         seed: of what the sampler draws.
+        start: Optuna's parameters of the first trial, where it is not the sampler that chooses them.
     """
 
     space: Sequence[Dimension]
@@ -44,6 +46,7 @@ class Search:
     sampler: str
     pruner: str | None
     seed: int
+    start: Mapping[str, Any] | None = None
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -110,12 +113,15 @@ class Trials:
             )
             if "search" not in self.study.user_attrs:
                 self.study.set_user_attr("search", search.said())
+            if search.start is not None and not self.all():
+                self.study.enqueue_trial(dict(search.start))
             found = self.all()
             failed = [trial for trial in found if trial.state == State.FAIL] if retry else []
-            self._limit = search.budget + len(failed)
-            for trial in failed:
-                if not any(trial.params == other.params for other in found if other.state != State.FAIL):
-                    self.study.enqueue_trial(trial.params)
+            others = [_params(trial) for trial in found if trial.state != State.FAIL]
+            for params in map(_params, failed):
+                if params not in others:
+                    others.append(params)
+                    self.study.enqueue_trial(params, user_attrs={_AGAIN: True})
             self.earlier: deque[Trial | Frozen] = deque(
                 Trial(self.study, trial._trial_id) if trial.state == State.RUNNING else trial
                 for trial in found
@@ -124,9 +130,10 @@ class Trials:
 
     @property
     def left(self) -> int:
-        """How many are still to be asked for."""
+        """How many are still to be asked for. Trials that repeat a failed one are beyond the budget."""
         found = self.all()
-        return sum(trial.state == State.WAITING for trial in found) + max(0, self._limit - len(found))
+        own = sum(_AGAIN not in trial.user_attrs for trial in found)
+        return sum(trial.state == State.WAITING for trial in found) + max(0, self.search.budget - own)
 
     def all(self) -> list[Frozen]:
         """Every trial, by number."""
@@ -176,6 +183,11 @@ class Trials:
         return worst if row["status"] == "diverged" or not math.isfinite(value) else value
 
 
+def _params(trial: Frozen) -> dict[str, Any]:
+    """Its parameters, or those that it will have where it waits."""
+    return dict(trial.system_attrs.get("fixed_params", trial.params))
+
+
 def _suggest(trial: Trial, dimension: Dimension) -> None:
     key, low, high = dimension.key, dimension.low, dimension.high
     if dimension.kind == "choice":
@@ -184,6 +196,17 @@ def _suggest(trial: Trial, dimension: Dimension) -> None:
         trial.suggest_int(key, int(low), int(high), step=int(dimension.step or 1), log=dimension.log)
     else:
         trial.suggest_float(key, low, high, step=dimension.step, log=dimension.log)
+
+
+def param(dimension: Dimension, value: Any) -> Any:
+    """Optuna's parameter for a value of the dimension, and None for a value that is none of it."""
+    if dimension.kind == "choice":
+        text = dimension.text(value)
+        return text if text in map(dimension.text, dimension.choices) else None
+    kinds = (int,) if dimension.kind == "int" else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not dimension.low <= value <= dimension.high:
+        return None
+    return value
 
 
 def _value(dimension: Dimension, param: Any) -> Any:

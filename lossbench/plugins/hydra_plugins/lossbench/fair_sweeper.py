@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hydra_plugins.lossbench.sweeper import LossbenchSweeper
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class FairSweeper(LossbenchSweeper):
     """Tunes each combination of the swept values, and measures what the best settings give."""
 
+    used: ClassVar[tuple[str, ...]] = ("trials", "sampler", "pruner", "metric", "tune", "seeds")  # says why no pruner
+
     def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
         from lossbench.sweep.fair.fair import fair
 
@@ -27,10 +29,10 @@ class FairSweeper(LossbenchSweeper):
         from lossbench.console import say
         from lossbench.observe.replacing import replacing
         from lossbench.sweep.fair.fair import Fair
-        from lossbench.sweep.fair.outcome import outcomes
+        from lossbench.sweep.fair.report import report
 
         assert isinstance(source, Fair)
-        lines = outcomes(source)
+        lines = report(source)
         for line in lines:
             say(line)
         with replacing(directory / "tuning.txt") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hydra_plugins.lossbench.sweeper import LossbenchSweeper
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class OptunaSweeper(LossbenchSweeper):
     """Trials whose settings are chosen by what became of earlier ones."""
+
+    used: ClassVar[tuple[str, ...]] = ("trials", "sampler", "pruner", "metric")
 
     def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
         from lossbench.console import say

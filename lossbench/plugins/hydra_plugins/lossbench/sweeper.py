@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 class LossbenchSweeper(Sweeper):
-    """Every combination once, each checked before the first one runs. Others differ in where their jobs come from."""
+    """Every combination once, each checked before the first one runs. Others differ in where their jobs come from.
+
+    Attributes:
+        used: the `sweep.*` options that it takes beyond those that all sweepers take.
+    """
+
+    used: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.hydra_context: HydraContext | None = None
@@ -36,13 +42,14 @@ class LossbenchSweeper(Sweeper):
         from lossbench import app
         from lossbench.sweep import command
         from lossbench.sweep.compose import Composer
-        from lossbench.sweep.options import of_the_sweep, read_options, refuse_several
+        from lossbench.sweep.options import of_the_sweep, read_options, refuse_several, refuse_unused
         from lossbench.sweep.session import Asked, conduct
 
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
         refuse_several(arguments)
+        refuse_unused(arguments, self.used)
         options = read_options(self.config.sweep)
         own = of_the_sweep(arguments)
         words = [word for word in (*arguments, *app.held_back) if word not in own]

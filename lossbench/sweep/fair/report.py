@@ -13,14 +13,14 @@ from lossbench.sweep.fair.tuning import Arm, as_typed, trial_job
 from lossbench.sweep.search.space import Dimension
 
 
-def outcomes(found: Fair) -> list[str]:
+def report(found: Fair) -> list[str]:
     """What each arm's tuning found, a line each, and what there is to doubt about it."""
     tuning, fresh = found.arms[0].arm.default.settings["seed"], ", ".join(map(str, found.seeds))
     head = f"tuned by {found.objective.name} with seed {tuning}; final runs have seed {fresh}:"
-    return [head, *(line for tuned in found.arms for line in outcome(tuned, found))]
+    return [head, *(line for tuned in found.arms for line in _of_arm(tuned, found))]
 
 
-def outcome(tuned: Tuned, found: Fair) -> list[str]:
+def _of_arm(tuned: Tuned, found: Fair) -> list[str]:
     """An arm's best setting with its validation value, how many trials found it, and warnings."""
     name, used = tuned.arm.name or "the arm", _used(tuned, found.trials)
     if tuned.best is None:
@@ -35,7 +35,7 @@ def outcome(tuned: Tuned, found: Fair) -> list[str]:
     else:
         than = "the default gave no result" if default is None else f"the default {sign * default:.4g}"
         said = f"{name}: {_setting(tuned)}; {value}, {than} ({used})"
-    return [said, *warnings(tuned, found.composer)]
+    return [said, *_warnings(tuned, found.composer)]
 
 
 def _used(tuned: Tuned, trials: int) -> str:
@@ -46,7 +46,7 @@ def _used(tuned: Tuned, trials: int) -> str:
     return ", ".join([plural(trials, "trial"), *different, *lost])
 
 
-def warnings(tuned: Tuned, composer: Composer) -> list[str]:
+def _warnings(tuned: Tuned, composer: Composer) -> list[str]:
     """A line for each best value that lies at the edge of its range, or as the default outside of it."""
     assert tuned.best is not None
     found = []
