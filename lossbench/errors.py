@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 300  # characters of an error that is recorded
+
 
 class LossbenchError(Exception):
     """An error whose message says what to do; `code` is the process's exit code."""
@@ -64,6 +66,13 @@ def plural(n: int, noun: str) -> str:
 def printable(text: str) -> str:
     """As one line, with nothing in it that a terminal would obey."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def cause(error: BaseException) -> str:
+    """What an error says, in one line of at most 300 characters; one that is not ours with its type in front."""
+    text = str(error) if isinstance(error, LossbenchError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from lossbench.console import say
 from lossbench.device import environment
 from lossbench.engine import Checkpoints, Metrics, train
 from lossbench.engine.checkpoint import packed_json
-from lossbench.errors import Diverged, LossbenchError, ResourceError, first_line, is_memory
+from lossbench.errors import Diverged, LossbenchError, ResourceError, cause, is_memory
 from lossbench.observe.csv_files import CsvFiles
 from lossbench.observe.events import of_the_best
 from lossbench.observe.hparams import sound_columns
@@ -118,16 +118,15 @@ def execute(
         status = status and "interrupted"
         raise
     except LossbenchError as error:
-        status, ended = status and "failed", {"error": first_line(error)}
+        status, ended = status and "failed", {"error": cause(error)}
         raise
     except BaseException as error:
-        status, ended = status and "failed", {"error": first_line(error)}
+        ours = _in_our_words(error, run, path)
+        status, ended = status and "failed", {"error": cause(ours or error)}
         with suppress(OSError):
             directory.log(traceback.format_exc())
-        if is_memory(error):
-            raise ResourceError(_smaller(run)) from error
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise ResourceError(f"cannot write to {path}: {error.strerror}; make room, then resume={path}") from error
+        if ours:
+            raise ours from error
         raise
     finally:
         if status is not None:
@@ -174,6 +173,15 @@ def _checkpoints(run: Run, path: Path, resume: Resume | None, progress: Callable
         keep=options.keep,
         averaged=run.averaged_best,
     )
+
+
+def _in_our_words(error: BaseException, run: Run, path: Path) -> ResourceError | None:
+    """The error of ours for memory or a disk that does not suffice."""
+    if is_memory(error):
+        return ResourceError(_smaller(run))
+    if isinstance(error, OSError) and error.errno in FULL:
+        return ResourceError(f"cannot write to {path}: {error.strerror}; make room, then resume={path}")
+    return None
 
 
 def _smaller(run: Run) -> str:

@@ -17,6 +17,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from lossbench.errors import ResourceError
+from lossbench.sweep.clusters import cluster
 from lossbench.sweep.clusters.cluster import run
 from lossbench.sweep.lost import lost
 
@@ -108,9 +109,10 @@ class Jobs:
     slots = 2
 
     def __init__(self, values):
-        self.values, self.most, self.stopped, self.closed = values, 0, [], False
+        self.values, self.most, self.stopped, self.closed, self.submitted = values, 0, [], False, []
 
     def submit(self, tasks):
+        self.submitted += [task.path.name for task in tasks]
         return [task.path.name for task in tasks]
 
     def ended(self, running):
@@ -128,12 +130,17 @@ class Jobs:
 
 
 class Rows:
-    """A feed of tasks with the rows that come back."""
+    """A feed of tasks with the rows that come back; `batch` is how many its source gives at a time."""
 
-    def __init__(self, path, names):
+    def __init__(self, path, names, batch=None):
         job = SimpleNamespace(overrides=(), hash="", settings={})
-        self.tasks = [SimpleNamespace(job=job, path=path / name) for name in names]
+        self.tasks = [SimpleNamespace(job=job, number=k, path=path / name) for k, name in enumerate(names)]
+        self.source = SimpleNamespace(batch=batch, total=len(names))
         self.rows = {}
+
+    @property
+    def exhausted(self):
+        return not self.tasks
 
     def next(self):
         return self.tasks.pop(0) if self.tasks else None
@@ -159,6 +166,58 @@ def test_a_job_that_gives_nothing_back_is_a_failed_row_and_the_others_run(tmp_pa
     assert cluster.closed
 
 
+DONE = {"status": "completed"}
+
+
+def test_a_search_gets_no_more_jobs_at_a_time_than_it_can_learn_from(tmp_path):
+    cluster, feed = Jobs({"a": DONE, "b": DONE, "c": DONE}), Rows(tmp_path, "abc", batch=1)
+    run(cluster, feed)
+    assert len(feed.rows) == 3
+    assert cluster.most == 1
+
+
+@pytest.mark.parametrize(("checkpoints", "submitted"), [(True, "abca"), (False, "abc")])
+def test_a_job_that_somebody_has_stopped_is_gone_on_with_once(tmp_path, checkpoints, submitted):
+    cluster, feed = Jobs({"a": ResourceError("cancelled"), "b": DONE, "c": DONE}), Rows(tmp_path, "abc")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "status.json").write_text(json.dumps({"status": "interrupted", "config_hash": ""}))
+    if checkpoints:
+        (tmp_path / "a" / "checkpoints" / "step-3").mkdir(parents=True)
+    run(cluster, feed)
+    assert sorted(cluster.submitted) == sorted(submitted)
+    assert {name: row["status"] for name, row in feed.rows.items()} == {
+        "a": "failed",
+        "b": "completed",
+        "c": "completed",
+    }
+
+
+class Gone(Jobs):
+    """Its machines go away after the first job, and come back when they have been looked for so often."""
+
+    def __init__(self, values, looks):
+        super().__init__(values)
+        self.looks = looks
+
+    @property
+    def slots(self):
+        if not self.submitted:
+            return 1
+        self.looks -= 1
+        return int(self.looks < 0)
+
+
+def test_a_cluster_without_machines_is_waited_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PAUSE", 0.001)
+    feed = Rows(tmp_path, "ab")
+    run(Gone({"a": DONE, "b": DONE}, looks=5), feed)
+    assert list(feed.rows) == ["a", "b"]
+    assert "waiting for one" in capsys.readouterr().out
+    monkeypatch.setattr(cluster, "WAIT", 0.01)
+    with pytest.raises(ResourceError, match="no machine .* 2 jobs left to do"):
+        run(Gone({"a": DONE}, looks=10**9), Rows(tmp_path, "abc"))
+
+
 def test_ctrl_c_stops_what_runs(tmp_path):
     cluster = Jobs({"a": {"status": "completed"}, "b": KeyboardInterrupt})
     with pytest.raises(KeyboardInterrupt):
@@ -175,17 +234,20 @@ def test_a_lost_job_is_failed_unless_it_has_saved(tmp_path, before, said, after)
     (task,) = Rows(tmp_path, "a").tasks
     if before:
         task.path.mkdir()
-        (task.path / "status.json").write_text(json.dumps({"status": before}))
+        (task.path / "status.json").write_text(json.dumps({"status": before, "config_hash": ""}))
     assert lost(task, "killed")["status"] == said
     assert status(task.path)["status"] == after
 
 
-def test_a_lost_job_that_had_ended_keeps_its_row(tmp_path):
+@pytest.mark.parametrize("ended", ["completed", "diverged", "failed"])
+def test_a_lost_job_that_had_ended_keeps_its_row(tmp_path, ended):
     (task,) = Rows(tmp_path, "a").tasks
     task.path.mkdir()
     for name in ("status.json", "summary.json"):
-        (task.path / name).write_text(json.dumps({"status": "completed"}))
-    assert lost(task, "killed")["status"] == "completed"
+        (task.path / name).write_text(json.dumps({"status": ended, "config_hash": "", "error": "its own"}))
+    row = lost(task, "killed", resumable=False)
+    assert (row["status"], row["error"]) == (ended, "its own")
+    assert status(task.path) == {"status": ended, "config_hash": "", "error": "its own"}
 
 
 @pytest.mark.slow

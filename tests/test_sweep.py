@@ -79,6 +79,8 @@ def test_the_printed_command_goes_on_with_a_sweep_without_a_name(cli):
     before = contents(directory)
     code, out, _ = cli(*shlex.split(command)[1:])
     assert (code, "sweep of 2 jobs" in out, "2 have ended already" in out) == (0, True, True)
+    assert "should it be interrupted" not in out
+    assert out.endswith(f"\nshow again   {command}\n")
     assert contents(directory) == before
 
 
@@ -199,7 +201,8 @@ def test_stopping_at_the_first_failure(cli):
     table("b.csv")
     code, out, err = cli(*CSV, "sweep.name=a", "sweep.on_failure=stop")
     assert (code, len(statuses())) == (10, 1)
-    assert "go on        lossbench train -m sweep.name=a (3 jobs left out: sweep.on_failure=stop)" in out
+    assert "\n3 jobs left out: sweep.on_failure=stop\n" in out
+    assert "\ngo on        lossbench train -m sweep.name=a\n" in out
     assert "1 of 4 jobs failed, 3 jobs left out; the first: dataset.path: there is no file 'a.csv'" in err
     assert cli("train", "-m", "sweep.name=a", "sweep.on_failure=continue")[0] == 10
     assert list(statuses().values()) == ["failed", "failed", "completed", "completed"]
@@ -219,6 +222,41 @@ def test_a_job_with_damaged_checkpoints_fails_and_can_be_tried_again(cli, monkey
     assert statuses() == {"0-seed=0": "failed", "0-seed=0~2": "completed", "1-seed=1": "completed"}
 
 
+LOSS = """
+from pathlib import Path
+
+def breaks(pred, target):
+    if len(target) > 4 or Path("at-once").exists():  # a step, and not the trial on a few examples
+        {}
+    return (pred - target).square()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "at_once", "cause"),
+    [
+        ("raise SystemExit(3)", False, "SystemExit: 3"),
+        ("raise ValueError('a' + 10**6 * ' \\ud800\\n')", False, "ValueError: a " + 141 * "\ud800 " + "\ud800..."),
+        ("raise ValueError('as asked')", True, "loss 'breaks': as asked"),
+    ],
+)
+def test_a_users_error_is_one_line_and_its_traceback_in_the_log(cli, tmp_path, does, at_once, cause):
+    (tmp_path / "mine/loss").mkdir(parents=True)
+    (tmp_path / "mine/loss/breaks.yaml").write_text("_target_: mine.breaks")
+    (tmp_path / "mine.py").write_text(LOSS.replace("{}", does))
+    if at_once:
+        Path("at-once").touch()
+    words = ("--config-dir", "mine", "loss=breaks", "sweep.name=a")
+    for _ in range(2):
+        code, _, err = cli(*TRAIN, *words)
+        assert code == 10
+        assert err.startswith("lossbench: error: 1 of 1 job failed; the first: " + cause.replace("\ud800", "?")[:250])
+    (directory,) = SWEEP.glob("0-*")
+    assert read(directory / "status.json")["error"] == cause
+    log = (directory / "run.log").read_text()
+    assert does.partition("(")[0] in log
+
+
 # Interruptions
 
 
@@ -230,7 +268,8 @@ def test_an_interrupted_job_goes_on_or_is_run_anew(cli, monkeypatch, checkpoints
         stop_in(patched, 10)
         code, out, err = cli(*words, "sweep.name=a")
     assert (code, err) == (130, "")
-    assert "interrupted; 0 jobs ended; go on with: lossbench train -m sweep.name=a\n" in out
+    saved = ", 1 saved half-way" if checkpoints else ""
+    assert f"interrupted; 0 jobs ended{saved}; go on with: lossbench train -m sweep.name=a\n" in out
     assert statuses() == {"0-seed=0": "interrupted"}
     if not checkpoints:
         before = contents()
@@ -245,6 +284,15 @@ def test_an_interrupted_job_goes_on_or_is_run_anew(cli, monkeypatch, checkpoints
     assert cli(*words, "sweep.name=whole")[0] == 0
     for name in ("steps.csv", "evals.csv"):
         assert (first / name).read_bytes() == Path("outputs/whole/0-seed=0", name).read_bytes()
+
+
+def test_a_job_that_is_started_again_where_it_ended_changes_nothing(cli):
+    """As a cluster starts one that it takes for lost."""
+    cli(*TRAIN, "seed=0,1", "sweep.name=a")
+    before = contents()
+    place = ("hydra/sweeper=basic", "hydra.sweep.dir=outputs/a", "hydra.sweep.subdir='0-seed=0'")
+    assert cli(*TRAIN, "seed=0", *place)[0] == 0
+    assert contents() == before
 
 
 def test_a_job_that_was_killed_on_its_last_lines_is_measured_again(cli):
@@ -280,11 +328,16 @@ class Lossy:
         raise RuntimeError("a worker died")
 
 
-def test_a_launch_that_is_lost_with_one_job(tmp_path):
-    jobs = [Job(f"seed={i}", (f"seed={i}",), None, f"seed={i}", {"seed": i}, {}) for i in range(4)]
-    source, ledger, launcher = Listed(jobs), Ledger(tmp_path), Lossy()
+def feed_of(path, count, **options):
+    """Jobs of so many seeds, each known by its seed, of the sweep in this directory."""
+    jobs = [Job(f"seed={i}", (f"seed={i}",), None, f"seed={i}", {"seed": i}, {}) for i in range(count)]
+    source, ledger = Listed(jobs), Ledger(path)
     ledger.plan(source, [], "lossbench")
-    feed = Feed(source, ledger, MagicMock(), SweepOptions())
+    return Feed(source, ledger, MagicMock(), SweepOptions(**options))
+
+
+def test_a_launch_that_is_lost_with_one_job(tmp_path):
+    feed, launcher = feed_of(tmp_path, 4), Lossy()
     drive(launcher, feed)
     assert launcher.launched == [["0-seed=0", "1-seed=1", "2-seed=2", "3-seed=3"], ["3-seed=3"]]
     assert [row["status"] for row in feed.rows.values()] == ["completed", "diverged", "failed", "completed"]
@@ -292,12 +345,49 @@ def test_a_launch_that_is_lost_with_one_job(tmp_path):
     assert statuses(tmp_path)["2-seed=2"] == "failed"
 
 
-def test_a_launch_of_which_no_job_begins_is_the_launchers_error(tmp_path):
-    source, ledger = Listed([Job("seed=0", ("seed=0",), None, "h", {"seed": 0}, {})]), Ledger(tmp_path)
-    ledger.plan(source, [], "lossbench")
-    launcher = SimpleNamespace(launch=Mock(side_effect=ValueError("no cluster")))
-    with pytest.raises(ValueError, match="no cluster"):
-        drive(launcher, Feed(source, ledger, MagicMock(), SweepOptions()))
+def test_a_launcher_that_cannot_launch_leaves_a_job_to_go_on_with(tmp_path):
+    (tmp_path / "0-seed=0").mkdir()
+    status = tmp_path / "0-seed=0/status.json"
+    status.write_text(json.dumps({"status": "interrupted", "config_hash": "seed=0"}))
+    feed, launcher = feed_of(tmp_path, 1), SimpleNamespace(launch=Mock(side_effect=ValueError("n_jobs == 0")))
+    before = status.read_bytes()
+    with pytest.raises(ConfigError, match=r"^hydra\.launcher: ValueError: n_jobs == 0$"):
+        drive(launcher, feed)
+    assert status.read_bytes() == before
+
+
+@pytest.mark.parametrize(("jobs_at_once", "launched"), [(2, [2, 2]), (None, [1, 1, 1])])
+def test_stopping_at_a_failure_hands_out_no_more_jobs_than_run_at_once(tmp_path, jobs_at_once, launched):
+    def launch(batches, initial_job_idx):
+        sizes.append(len(batches))
+        rows = [{"status": "failed" if "seed=2" in words else "completed"} for words in batches]
+        return [SimpleNamespace(_return_value=row) for row in rows]
+
+    feed, sizes = feed_of(tmp_path, 5, on_failure="stop"), []
+    drive(SimpleNamespace(launch=launch, joblib={"n_jobs": jobs_at_once}), feed)
+    assert sizes == launched
+    assert (feed.stopped, feed.is_over) == (True, False)
+
+
+def test_a_sweep_whose_launcher_ends_too_early_has_failed(cli, monkeypatch):
+    from lossbench.sweep import session
+
+    monkeypatch.setattr(session, "drive", lambda launcher, feed: feed.next())
+    code, out, err = cli(*TRAIN, "seed=0,1", "sweep.name=a")
+    assert (code, err) == (
+        10,
+        "lossbench: error: 2 jobs not run, as the launcher ended before; go on with: lossbench train -m sweep.name=a\n",
+    )
+    assert out.endswith("\ngo on        lossbench train -m sweep.name=a\n")
+
+
+@pytest.mark.parametrize("launcher", ["basic", "pool"])
+def test_a_device_that_is_not_there_is_said_before_anything_is_made(cli, monkeypatch, tmp_path, launcher):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = cli(*TRAIN, "seed=0,1", "trainer.device=cpu,cuda", "sweep.name=a", f"hydra/launcher={launcher}")
+    line = "trainer.device=cuda: this machine has 0 CUDA devices; use trainer.device=auto or cpu"
+    assert (code, err) == (6, f"lossbench: error: {line}\n")
+    assert os.listdir(tmp_path) == []
 
 
 # One at a time, and damage
@@ -344,8 +434,10 @@ ENTRY = {"hash": "h", "number": 3, "name": "seed=1", "phase": "", "directory": "
         {},
         {"jobs": [1], "settings": {}},
         {"jobs": [{**ENTRY, "number": "3"}], "settings": {}},
-        {"jobs": [{**ENTRY, "directory": "../3-seed=1"}], "settings": {}},
+        *({"jobs": [{**ENTRY, "directory": name}], "settings": {}} for name in ("../3-seed=1", "..", ".", "", "a")),
+        {"jobs": [{**ENTRY, "hash": "other"}, ENTRY], "settings": {}},
         {"jobs": [ENTRY], "settings": 1},
+        {"jobs": [ENTRY], "settings": {"seed": 1}},
     ],
 )
 def test_what_is_no_ledger(tmp_path, damage):
@@ -358,6 +450,29 @@ def test_what_is_no_ledger(tmp_path, damage):
     ledger = Ledger(tmp_path)
     assert ledger.jobs == {"h": ENTRY}
     assert ledger.facts == {"settings": {"seed": [1]}}
+
+
+def test_two_jobs_never_have_one_directory(tmp_path):
+    """Here a damaged ledger gives the next job's name to an earlier one."""
+    entry = {"hash": "h", "number": 0, "name": "seed=1", "phase": "", "directory": "1-seed=1"}
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [entry], "settings": {}}))
+    ledger = Ledger(tmp_path)
+    ledger.register([Job("seed=1", ("seed=1",), None, "other", {"seed": 1}, {})])
+    assert [job["directory"] for job in ledger.jobs.values()] == ["1-seed=1", "1-seed=1~2"]
+
+
+@pytest.mark.parametrize(
+    "damage", [{"metrics": [1]}, {"metrics": {"val": {"r2": "a"}}}, {"best": 3}, {"directions": 1}, {"seconds": "1"}]
+)
+def test_a_job_whose_summary_is_damaged_is_run_anew(cli, damage):
+    cli(*TRAIN, "seed=0,1", "sweep.name=a")
+    summary = SWEEP / "0-seed=0/summary.json"
+    summary.write_text(json.dumps({**read(summary), **damage}))
+    before = contents()
+    code, _, err = cli("train", "-m", "sweep.name=a")
+    assert (code, err) == (0, "")
+    assert list(statuses()) == ["0-seed=0", "0-seed=0~2", "1-seed=1"]
+    assert before.items() <= contents().items()
 
 
 def test_another_runs_directory_is_never_written_to(cli):

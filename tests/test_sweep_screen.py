@@ -38,7 +38,7 @@ class Clock:
 def shown(monkeypatch):
     """Makes a screen of a width; what it printed so far is `text()`, and its table `drawn()`."""
 
-    def make(total, width=120, height=30, terminal=True, alone=True):
+    def make(total, width=120, height=30, terminal=True, alone=True, earlier=0):
         console = Console(
             width=width,
             height=height,
@@ -50,7 +50,7 @@ def shown(monkeypatch):
         )
         monkeypatch.setattr(module, "console", console)
         monkeypatch.setattr(sys.modules["lossbench.console"], "console", console)
-        made = Screen(SimpleNamespace(total=total), alone=alone)
+        made = Screen(SimpleNamespace(total=total), alone=alone, earlier=earlier)
         made.standing.clock = Clock()
         made.text = lambda: console.file.getvalue()
 
@@ -92,7 +92,24 @@ def test_jobs_of_an_earlier_call_are_counted_and_have_no_lines(shown):
     assert screen.drawn() == [
         "1 done, 0 running, 0 failed, 0 diverged, 1 left, 1 from before; time left: not known yet",
         "best so far: val accuracy 0.9, loss=focal,seed=0",
+        "starting",
     ]
+
+
+def test_jobs_that_are_known_to_have_ended_count_from_the_start(shown):
+    screen = shown(3, terminal=False, earlier=1)
+    first, second, third = tasks(3)
+    screen.ended(second, row(0.5), earlier=False)
+    screen.ended(first, row(0.9), earlier=True)
+    screen.ended(third, row(0.7), earlier=False)
+    assert [line.partition(" ")[0] for line in screen.text().splitlines()] == ["2/3", "3/3"]
+
+
+def test_before_the_first_job_the_table_says_that_it_starts(shown):
+    screen = shown(2)
+    assert screen.drawn()[1:] == ["starting"]
+    screen.started(tasks(1)[0], "worker 0")
+    assert "starting" not in screen.drawn()
 
 
 def test_the_table(shown):
@@ -130,7 +147,7 @@ def test_no_line_is_wider_than_the_terminal(shown, width):
         screen.evaluated(task, 10**6, 10**3, {"val": {"accuracy": 0.123456}})
     screen.ended(found[0], row(0.5), earlier=False)
     lines = screen.drawn()
-    assert all(len(line) <= width for line in lines)
+    assert all(len(line) <= width - 3 for line in lines)  # room for ^C
     assert len(lines) <= 12
     assert any("[red]loss=" in line for line in lines)
     assert "\x1b[2J" not in screen.text() + "".join(lines)

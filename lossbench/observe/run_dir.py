@@ -106,7 +106,7 @@ class RunDirectory(Sink):
 
     def log(self, text: str) -> None:
         """Append to `run.log`."""
-        with (self.path / "run.log").open("a") as file:
+        with (self.path / "run.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text.rstrip("\n") + "\n")
 
 
@@ -140,6 +140,38 @@ def read_json(path: Path, missing: Any) -> Any:
     return found if isinstance(found, type(missing)) else missing
 
 
+def ended(path: Path, config_hash: str) -> dict[str, Any] | None:
+    """The summary of the run of this hash that ended in the directory, with its `directory`; of one that failed its
+    status. None where it did not end there, or its summary is damaged.
+
+    The status is written last: a summary beside another status is of a run that was killed on its last lines.
+    """
+    found = read_json(path / "status.json", {})
+    status = found.get("status")
+    if found.get("config_hash") != config_hash or status not in ("completed", "diverged", "failed"):
+        return None
+    if status != "failed":
+        found = read_json(path / "summary.json", {})
+        if found.get("status") != status or not _is_summary(found):
+            return None
+    return {**found, "directory": str(path)}
+
+
+def _is_summary(found: Mapping[str, Any]) -> bool:
+    """Whether what others reckon with is of its kind, as far as it is there."""
+    best, splits, directions = found.get("best") or {}, found.get("metrics", {}), found.get("directions", {})
+    return (
+        all(isinstance(part, dict) for part in (best, splits, directions))
+        and all(isinstance(split, dict) and all(map(_is_number, split.values())) for split in splits.values())
+        and (not best or (isinstance(best.get("metric"), str) and _is_number(best.get("value"))))
+        and _is_number(found.get("seconds"))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))
+
+
 def finite(value: Any) -> Any:
     """NaN and infinities as null: JSON has no others."""
     if isinstance(value, Mapping):
@@ -149,4 +181,4 @@ def finite(value: Any) -> Any:
 
 def _replace(path: Path, text: str) -> None:
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))

@@ -7,13 +7,19 @@ from functools import partial
 
 from hydra.plugins.launcher import Launcher
 
-from lossbench.errors import first_line
+from lossbench.device import pick_device
+from lossbench.errors import ConfigError, LossbenchError, cause
+from lossbench.hydra_errors import translate
 from lossbench.observe.run_dir import read_json
 from lossbench.sweep.clusters.cluster import cluster_of, run, take
 from lossbench.sweep.feed import Feed
-from lossbench.sweep.job import Task
-from lossbench.sweep.lost import lost, row_of
+from lossbench.sweep.job import Job, Task
+from lossbench.sweep.lost import row_of
+from lossbench.sweep.pool.hardware import usable_cores
 from lossbench.sweep.run_job import reported
+from lossbench.sweep.search.space import as_text
+
+OF_THIS_MACHINE = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
 
 def drive(launcher: Launcher, feed: Feed) -> None:
@@ -34,8 +40,20 @@ def drive(launcher: Launcher, feed: Feed) -> None:
     elif cluster := cluster_of(launcher):
         run(cluster, feed)
     else:
-        while tasks := take(feed, feed.source.batch):
+        sizes = [feed.source.batch, _at_once(launcher) if feed.options.on_failure == "stop" else None]
+        while tasks := take(feed, min(filter(None, sizes), default=None)):
             _launch(launcher, tasks, feed)
+
+
+def refuse_devices(launcher: Launcher, jobs: Sequence[Job]) -> None:
+    """Refuse jobs for a device that is not there, where it is this machine that runs them.
+
+    Raises:
+        ResourceError: names the device.
+    """
+    if hasattr(launcher, "stream") or type(launcher).__name__ in OF_THIS_MACHINE:
+        for name in sorted({str(job.config.trainer.device) for job in jobs} - {"auto", "cpu"}):
+            pick_device(name)
 
 
 def is_hydras_own(launcher: Launcher) -> bool:
@@ -43,22 +61,34 @@ def is_hydras_own(launcher: Launcher) -> bool:
     return type(launcher).__name__ == "BasicLauncher"
 
 
+def _at_once(launcher: Launcher) -> int:
+    """How many jobs of a list run at the same time, as far as the launcher says."""
+    count = getattr(launcher, "joblib", {}).get("n_jobs") or 1
+    return count if count > 0 else max(1, usable_cores() + 1 + count)
+
+
 def _launch(launcher: Launcher, tasks: Sequence[Task], feed: Feed) -> None:
-    """Run these tasks. Where the launcher loses them all with one, those that had not begun are launched again."""
+    """Run these tasks. Where the launcher loses them all with one, those that had not begun are launched again.
+
+    Raises:
+        ConfigError: none has begun, so it is not about a job.
+    """
     for task in tasks:
         feed.started(task)
     before = [_reached(task) for task in tasks]
     try:
         returns = launcher.launch([words(task) for task in tasks], initial_job_idx=tasks[0].number)
     except Exception as error:
-        begun = [task for task, reached in zip(tasks, before, strict=True) if _reached(task) != reached]
-        if not any(task.path.exists() for task in tasks):  # it is not about a job
-            raise
-        for task in tasks if len(tasks) == 1 else begun:
-            feed.ended(task, lost(task, f"{type(error).__name__}: {first_line(error)}"))
-        rest = [task for task in tasks if task not in begun] if len(tasks) > 1 else []
-        for batch in [rest] if begun and rest else [[task] for task in rest]:
-            _launch(launcher, batch, feed)
+        rest = [task for task, reached in zip(tasks, before, strict=True) if _reached(task) == reached]
+        if len(rest) == len(tasks):
+            if isinstance(error, (LossbenchError, OSError)):
+                raise
+            raise translate(error, ()) or ConfigError(f"hydra.launcher: {cause(error)}") from error
+        for task in tasks:
+            if task not in rest:
+                feed.ended(task, row_of(task, error))
+        if rest and not feed.stopped:
+            _launch(launcher, rest, feed)
         return
     for task, found in zip(tasks, returns, strict=True):
         feed.ended(task, row_of(task, found._return_value))
@@ -71,12 +101,5 @@ def _reached(task: Task) -> tuple[bool, dict[str, object]]:
 
 def words(task: Task) -> list[str]:
     """The job's overrides, and where Hydra should put it."""
-
-    def quoted(text: str) -> str:
-        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-    directory = [
-        f"hydra.sweep.dir={quoted(str(task.path.parent.absolute()))}",
-        f"hydra.sweep.subdir={quoted(task.path.name)}",
-    ]
-    return [*task.job.overrides, *directory]
+    place, name = as_text(str(task.path.parent.absolute())), as_text(task.path.name)
+    return [*task.job.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]

@@ -41,6 +41,16 @@ class Feed:
         """Whether `next` gives no task any more."""
         return self.stopped or self.source.exhausted
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no task is left to run, and none runs."""
+        return self.source.exhausted and not self._running
+
+    @property
+    def saved(self) -> int:
+        """How many tasks have begun, not ended, and can be gone on with."""
+        return sum(self.ledger.can_go_on(key) for key in self._running)
+
     def next(self) -> Task | None:
         """A task to run now; None where there is none, or none before one that runs has ended."""
         while not self.exhausted:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -13,16 +12,17 @@ from omegaconf import DictConfig
 
 from lossbench.build import build
 from lossbench.config import Config, check
-from lossbench.errors import LossbenchError
+from lossbench.errors import LossbenchError, cause
 from lossbench.hydra_errors import translate
 from lossbench.observe.reporter import Report
-from lossbench.observe.run_dir import RunDirectory, lock, read_json
+from lossbench.observe.run_dir import ended
 from lossbench.rates import settled
 from lossbench.resume import continued, is_running
 from lossbench.run import execute
 from lossbench.stopping import Stop
 from lossbench.summary import identity
 from lossbench.sweep.job import Row
+from lossbench.sweep.lost import failed
 
 PATIENCE = 10.0  # seconds
 
@@ -40,8 +40,8 @@ def run_job(
         report: is told of each evaluation.
 
     Returns:
-        The run's summary; of a run that failed, was interrupted or could not begin only its `status` and `error`. Its
-        `directory` is the path.
+        The run's summary, also where the run had ended before; of one that failed, was interrupted or could not begin
+        only its `status` and `error`. Its `directory` is the path.
 
     Raises:
         KeyboardInterrupt: the job was asked to stop, and has saved its state.
@@ -52,6 +52,8 @@ def run_job(
     try:
         checked = check(cfg, choices)
         _let_go(path)
+        if row := ended(path, checked.hash):
+            return row
         earlier = continued(checked, path)
         run = build(settled(checked, earlier.checkpoint.facts if earlier else None))
         if earlier:
@@ -78,19 +80,11 @@ def _let_go(path: Path) -> None:
 
 def _failed(checked: Config | None, overrides: Sequence[str], path: Path, error: BaseException) -> Row:
     """The row of a job that failed, which its directory holds as well."""
-    text = str(translate(error, overrides) or f"{type(error).__name__}: {error}")
-    facts = identity(checked) if checked else {}
-    row = {"status": "failed", "error": " ".join(text.split())}
-    earlier = read_json(path / "status.json", {})
-    of_this_job = earlier.get("config_hash") == facts.get("config_hash")
-    with suppress(LossbenchError, OSError):
-        if earlier.get("status") == "failed" or (earlier and not of_this_job):  # the run itself wrote it down
-            return {**facts, **row}
-        directory = RunDirectory(path, facts, resume=lock(path) if earlier else None)
-        if checked and not earlier:
-            directory.config(checked.text, list(overrides))
-        if not isinstance(error, LossbenchError):
-            directory.log("".join(traceback.format_exception(error)))
-        directory.status("failed", error=row["error"])
-        directory.release()
-    return {**facts, **row}
+    facts, config = (identity(checked), (checked.text, list(overrides))) if checked else ({}, None)
+    trace = "".join(traceback.format_exception(error)) if _is_foreign(error) else ""
+    return failed(path, facts, cause(translate(error, overrides) or error), log=trace, config=config)
+
+
+def _is_foreign(error: BaseException | None) -> bool:
+    """Whether an error is not ours, or says what one means that is not."""
+    return error is not None and (not isinstance(error, LossbenchError) or _is_foreign(error.__cause__))

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Group
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -28,10 +29,11 @@ class Screen:
         source: knows how many jobs there will be.
         alone: whether nothing else draws in the terminal, as runs in the sweep's own process do: only then is there a
             table.
+        earlier: how many jobs are known to have ended in earlier calls.
     """
 
-    def __init__(self, source: Source, *, alone: bool) -> None:
-        self.source, self.standing = source, Standing()
+    def __init__(self, source: Source, *, alone: bool, earlier: int = 0) -> None:
+        self.source, self.standing = source, Standing(earlier=earlier)
         draws = alone and console.is_terminal and not console.is_dumb_terminal
         self.live = self._live() if draws else None
 
@@ -69,7 +71,7 @@ class Screen:
             vertical_overflow="crop",
         )
 
-    def table(self) -> Group:
+    def table(self) -> Constrain:
         """How the sweep stands now."""
         running = list(self.standing.running.values())
         now, room = self.standing.clock(), max(1, min(SHOWN, console.height - 6))
@@ -82,7 +84,9 @@ class Screen:
         one_line: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
         more = [Text(f"and {len(running) - room} more", style="dim")] if len(running) > room else []
         best = [Text(_rated(best), style="bold", **one_line) for best in list(self.standing.best.values())]
-        return Group(Text(self._counts()), *best, jobs, *more)
+        begins = [] if self.standing.has_begun else [Text("starting", style="dim")]
+        shown = Group(Text(self._counts()), *best, jobs, *more, *begins)
+        return Constrain(shown, max(1, console.width - len("^C ")))  # which a terminal writes behind the last line
 
     def _counts(self) -> str:
         standing, total = self.standing, self.source.total

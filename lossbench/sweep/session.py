@@ -55,17 +55,20 @@ def conduct(
     with _held(asked.directory):
         ledger = Ledger(asked.directory, retry_failed=options.retry_failed)
         ledger.plan(source, asked.command, asked.sweeper)
-        say(_size(source, ledger))
+        earlier = ledger.rows(source)
+        say(_size(source, ledger.path, earlier))
         if others := ledger.left_behind(source):
             say(f"{plural(others, 'job')} of earlier calls not ended, and not of this one: type those settings again")
-        say(f"should it be interrupted, go on with: {asked.again}")
-        screen = Screen(source, alone=not is_hydras_own(launcher))
+        if source.total is None or len(earlier) < source.total:
+            say(f"should it be interrupted, go on with: {asked.again}")
+        screen = Screen(source, alone=not is_hydras_own(launcher), earlier=len(earlier) if source.listed else 0)
         feed = Feed(source, ledger, screen, options)
         try:
             with screen:
                 drive(launcher, feed)
         except KeyboardInterrupt:
-            say(f"interrupted; {plural(len(feed.rows), 'job')} ended; go on with: {asked.again}")
+            saved = f", {feed.saved} saved half-way" if feed.saved else ""
+            say(f"interrupted; {plural(len(feed.rows), 'job')} ended{saved}; go on with: {asked.again}")
             raise
         rows = list(feed.rows.values())
         if any(row["status"] != "failed" for row in rows):
@@ -74,38 +77,43 @@ def conduct(
         return rows
 
 
-def _size(source: Source, ledger: Ledger) -> str:
+def _size(source: Source, directory: Path, ended: Sequence[Row]) -> str:
     """What is to be done, and how much of it was done in earlier calls."""
-    ended = ledger.rows(source)
     failed = sum(row["status"] == "failed" for row in ended)
     done = f"; {len(ended)} {'has' if len(ended) == 1 else 'have'} ended already" if ended else ""
     of_these = f", {failed} of them failed (sweep.retry_failed=true runs those again)" if failed else ""
     size = f"of {plural(source.total, 'job')} " if source.total else ""
-    return f"sweep {size}in {ledger.path}{done}{of_these}"
+    return f"sweep {size}in {directory}{done}{of_these}"
 
 
 def _show_end(rows: Sequence[Row], feed: Feed, asked: Asked) -> None:
     """Every failure, where everything is, and what is left to do.
 
     Raises:
-        SweepFailed: some jobs failed.
+        SweepFailed: some jobs failed, or were not run though nothing had stopped the sweep.
     """
     failed = [row for row in rows if row["status"] == "failed"]
     total = feed.source.total or len(rows)
-    left = f"{plural(total - len(rows), 'job')} left out" if feed.stopped and total > len(rows) else ""
+    missing = plural(total - len(rows), "job") if total > len(rows) else "some jobs"
+    left = "" if feed.is_over else f"{missing} {'left out' if feed.stopped else 'not run'}"
     if failed:
         console.print(_failures(failed))
+    if left:
+        say(f"{left}: {'sweep.on_failure=stop' if feed.stopped else 'the launcher ended before'}")
     facts = {
         "directory": str(asked.directory),
         "TensorBoard": f"tensorboard --logdir {shlex.quote(str(asked.directory))}",
-        **({"go on": f"{asked.again} ({left}: sweep.on_failure=stop)"} if left else {}),
+        **({"go on": asked.again} if left else {}),
         **({"try again": f"{asked.again} sweep.retry_failed=true"} if failed else {}),
+        **({} if left or failed else {"show again": asked.again}),
     }
     for name, value in facts.items():
         console.print(f"{name:<11}  {escape(printable(value))}", soft_wrap=True)
     if failed:
         share = f"{len(failed)} of {plural(total, 'job')} failed{f', {left}' if left else ''}"
         raise SweepFailed(f"{share}; the first: {failed[0]['error']}")
+    if left:
+        raise SweepFailed(f"{left}, as the launcher ended before; go on with: {asked.again}")
 
 
 def _failures(failed: Sequence[Row]) -> Table:

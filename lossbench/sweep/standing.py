@@ -43,6 +43,7 @@ class Standing:
 
     Args:
         clock: gives seconds.
+        earlier: how many jobs are known to have ended before; they are counted at once, and not again as they come.
 
     Attributes:
         ended: how many jobs ended in this call, by their status.
@@ -50,11 +51,11 @@ class Standing:
         best: by metric.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, earlier: int = 0) -> None:
         self.clock = clock
         self.running: dict[str, Running] = {}  # by the job's hash
         self.ended: Counter[str] = Counter()
-        self.skipped = 0
+        self.skipped = self._to_come = earlier
         self.best: dict[str, Best] = {}
         self._seconds: list[float] = []  # that jobs took
         self._workers = 0  # the most jobs that ran at once
@@ -63,6 +64,11 @@ class Standing:
     def count(self) -> int:
         """How many jobs need not be run any more."""
         return self.ended.total() + self.skipped
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a job has been started."""
+        return self._workers > 0
 
     def begin(self, task: Task, where: str) -> None:
         self.running[task.job.hash] = Running(task, where, self.clock())
@@ -75,7 +81,9 @@ class Standing:
 
     def end(self, task: Task, row: Row, *, earlier: bool) -> None:
         job = self.running.pop(task.job.hash, None)
-        if earlier:
+        if earlier and self._to_come:
+            self._to_come -= 1
+        elif earlier:
             self.skipped += 1
         else:
             self.ended[row["status"]] += 1
