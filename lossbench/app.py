@@ -213,9 +213,13 @@ def before_run(config: DictConfig) -> None:
 
 
 def check_choices(overrides: Sequence[str]) -> None:
-    """Refuse a group set to what can be no option's name."""
+    """Refuse a group set to what can be no option's name, and one word for what has settings of its own."""
     for override in overrides:
-        group, _, value = override.lstrip("+").partition("=")
+        group, equals, value = override.lstrip("+").partition("=")
+        if group == "sweep" and equals and not value.startswith("{"):
+            raise ConfigError("sweep has options: sweep.name=NAME, sweep.trials=N, ... (lossbench train --help)")
+        if (plugin := group.replace(".", "/")) in catalog.PLUGINS and plugin != group and not value.startswith("{"):
+            raise ConfigError(f"choose one: {plugin}=NAME, out of {', '.join(catalog.plugins(plugin))}")
         options = value.strip("[]") if group == "experiment" else value  # a list chooses several experiments
         if group in catalog.GROUPS and any(map(_NO_NAME.match, options.split(","))):
             raise ConfigError(f"{group} must be one of {catalog.choices(group)}, got '{value}'")

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from lossbench.errors import ConfigError, did_you_mean
 
 GROUPS = ("dataset", "model", "loss", "optim", "scheduler", "trainer", "experiment")
+PLUGINS = ("hydra/launcher", "hydra/sweeper")
 MANY = 12  # options beyond which a message does not list them
 LISTS = {
     "losses": "loss",
@@ -67,6 +69,25 @@ def conf_dir() -> Path:
 def names(group: str) -> list[str]:
     """The options of a group, sorted."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def plugins(group: str) -> list[str]:
+    """The options of one of `PLUGINS`, sorted: ours, and the launcher of Hydra's own."""
+    return sorted([*names(group), *(["basic"] if group == "hydra/launcher" else [])])
+
+
+def plugin_keys(group: str, name: str) -> list[str]:
+    """The settings in our file of a plugin, those below others with their path: `ray.init.address`."""
+    import yaml
+
+    def walk(found: dict[str, Any], prefix: str) -> list[str]:
+        inner = {f"{prefix}{key}": value for key, value in found.items() if key not in ("defaults", "_target_")}
+        return [
+            k for key, value in inner.items() for k in (walk(value, f"{key}.") if isinstance(value, dict) else [key])
+        ]
+
+    path = conf_dir() / group / f"{name}.yaml"
+    return walk(yaml.safe_load(path.read_text()), "") if path.exists() else []
 
 
 def cards(group: str) -> list[Card]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except BaseException as error:
         if debug:
-            raise
+            traceback.print_exception(error)
         _exit(_report(error, words))
 
 

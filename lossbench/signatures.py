@@ -276,11 +276,12 @@ def show(value: Any) -> str:
 
 
 def _near(value: Any, hint: Any) -> str:
-    words = [a for a in _literals(hint) if isinstance(a, str)]
+    words = [a for a in literals(hint) if isinstance(a, str)]
     return did_you_mean(value, words) if isinstance(value, str) else ""
 
 
-def _literals(hint: Any) -> list[Any]:
+def literals(hint: Any) -> list[Any]:
+    """The values that a type names, such as those of `Literal["mean", "sum"] | None`."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
-    return [word for member in get_args(hint) if get_origin(member) for word in _literals(member)]
+    return [word for member in get_args(hint) if get_origin(member) for word in literals(member)]

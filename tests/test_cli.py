@@ -78,6 +78,23 @@ def test_a_reader_that_leaves_early_is_no_error(words):
         ("lossbench train --config", ["--config-dir", "--config-name"]),
         ("lossbench train --config-dir ", []),
         ("lossbench train name=[ loss=focal loss.", []),
+        ("lossbench train -m loss=cross_entropy,foc", ["loss=cross_entropy,focal"]),
+        ("lossbench train -m loss=focal,foc", []),
+        ("lossbench train -m hydra", ["hydra/launcher=", "hydra/sweeper=", "hydra.launcher."]),
+        ("lossbench train -m hydra/sweeper=", [f"hydra/sweeper={name}" for name in ("fair", "lossbench", "optuna")]),
+        ("lossbench train -m hydra/launcher=b", ["hydra/launcher=basic"]),
+        (
+            "lossbench train -m hydra/launcher=pool hydra.launcher.t",
+            [f"hydra.launcher.{k}=" for k in ("threads", "timeout")],
+        ),
+        ("lossbench train hydra/launcher=ray hydra.launcher.ray.init.a", ["hydra.launcher.ray.init.address="]),
+        ("lossbench train hydra/launcher=basic hydra.launcher.", []),
+        ("lossbench train hydra/launcher=joblib loss=foc", ["loss=focal"]),
+        ("lossbench train sweep.on_failure=", ["sweep.on_failure=continue", "sweep.on_failure=stop"]),
+        ("lossbench train sweep.pruner=h", ["sweep.pruner=halving", "sweep.pruner=hyperband"]),
+        ("lossbench train sweep.sampler=tp", ["sweep.sampler=tpe"]),
+        ("lossbench train sweep.m", ["sweep.max_jobs=", "sweep.metric="]),
+        ("lossbench find-lr hydra", []),
         ("lossbench train 'name=", []),
     ],
 )
@@ -115,6 +132,9 @@ def test_help_of_train_has_groups_keys_and_examples(cli, tmp_path):
     for group, name in OPTIONS:
         assert re.search(rf"^{group}: .*\b{name}\b", out, re.MULTILINE)
     assert "lossbench train loss=focal optim=adamw" in out
+    words = ["hydra/sweeper=", "hydra/launcher=", "sweep.name=", "lossbench compare"]
+    words += [name for plugin in catalog.PLUGINS for name in catalog.plugins(plugin) if name != "lossbench"]
+    assert [word for word in words if word not in out] == []
     assert "batch_size: 64" in out
     assert list(tmp_path.iterdir()) == []
 
