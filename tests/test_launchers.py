@@ -182,7 +182,7 @@ def test_a_job_that_somebody_has_stopped_is_gone_on_with_once(tmp_path, checkpoi
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "status.json").write_text(json.dumps({"status": "interrupted", "config_hash": ""}))
     if checkpoints:
-        (tmp_path / "a" / "checkpoints" / "step-3").mkdir(parents=True)
+        (tmp_path / "a" / "checkpoints" / "step-00000003").mkdir(parents=True)
     run(cluster, feed)
     assert sorted(cluster.submitted) == sorted(submitted)
     assert {name: row["status"] for name, row in feed.rows.items()} == {
@@ -214,7 +214,7 @@ def test_a_cluster_without_machines_is_waited_for(tmp_path, monkeypatch, capsys)
     assert list(feed.rows) == ["a", "b"]
     assert "waiting for one" in capsys.readouterr().out
     monkeypatch.setattr(cluster, "WAIT", 0.01)
-    with pytest.raises(ResourceError, match="no machine .* 2 jobs left to do"):
+    with pytest.raises(ResourceError, match=r"no machine .* 2 jobs left to do"):
         run(Gone({"a": DONE}, looks=10**9), Rows(tmp_path, "abc"))
 
 

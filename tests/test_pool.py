@@ -1,24 +1,31 @@
 """The pool of workers: what a job may do to its process, what a signal to the parent does, and what each may use."""
 
+import errno
 import json
 import os
 import signal
+import stat
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from devices import DEVICES
 from processes import Process
 
 from lossbench.errors import ConfigError, ResourceError
-from lossbench.sweep import hardware, session, worker
+from lossbench.sweep import session
+from lossbench.sweep.feed import Feed
 from lossbench.sweep.job import Listed
+from lossbench.sweep.pool import hardware, reset, worker
 from lossbench.sweep.pool.hardware import Hardware, limits, names
 from lossbench.sweep.pool.slots import PoolOptions, refuse_numbered, slots
 
 CODE = """
-import collections, ctypes, gc, json, logging, os, random, signal, sys, time, warnings
+import collections, ctypes, gc, json, logging, os, random, resource, signal, socket, sys, threading, time, warnings
 import numpy as np
 import torch
 from hydra import initialize_config_dir
@@ -59,9 +66,33 @@ def stubborn():
     print("not listening")
     hangs()
 
+def dead(*_):
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
 def cuda():
     print("in worker", os.getpid())
-    raise RuntimeError("CUDA error: device-side assert triggered")
+    torch.cuda.is_initialized = lambda: True
+    torch.cuda.synchronize = torch.cuda.empty_cache = dead
+    dead()
+
+def interrupts():
+    raise KeyboardInterrupt
+
+def scribbles():
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            socket.socket(fileno=os.dup(int(name))).send(b"\\0\\0\\0\\4what")
+        except OSError:
+            continue
+    hangs()
+
+def draws():
+    while True:
+        random.random(), torch.rand(())
+
+def lingers():
+    print("in worker", os.getpid())
+    threading.Thread(target=draws, daemon=True).start()
 
 def memory():
     print("in worker", os.getpid())
@@ -101,6 +132,13 @@ def disturbs():
     sys.argv.append("more")
     sys.path.clear()
     sys.stdout = None
+    torch.autocast("cpu", torch.bfloat16).__enter__()
+    torch.nn.modules.module.register_module_forward_hook(lambda module, given, output: 2 * output)
+    sys.modules["torch.optim.optimizer"].register_optimizer_step_pre_hook(lambda *_: torch.rand(()) and None)
+    signal.setitimer(signal.ITIMER_PROF, 0.1)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    os.umask(0o777)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
     signal.alarm(1)
@@ -180,17 +218,18 @@ def gone(pids):
 
 def test_a_job_that_breaks_its_process_is_one_failed_row_and_touches_no_other(jobs, cli, monkeypatch):
     monkeypatch.setattr(Listed, "evaluated", lambda self, job, *_: "prints" in job.name)
-    process = jobs("disturbs", "plain", "exits", "prints", "segfaults", "raises")
+    process = jobs("disturbs", "plain", "exits", "prints", "segfaults", "raises", "interrupts")
     assert process.wait() == 10
     error = process.err.read_text()
     assert "Traceback" not in error
     assert "leaked" not in error
     assert "the process is not what it was" in status("disturbs")["error"]
-    assert status("exits")["error"] == "3"
+    assert status("exits")["error"].endswith("3")
     assert status("segfaults")["error"].startswith("killed by SIGSEGV (segmentation fault)")
     assert "mine_pool.py" in (directory("segfaults") / "run.log").read_text()  # where it was
     assert "Traceback" in (directory("raises") / "run.log").read_text()
-    for how in ("disturbs", "exits", "segfaults", "raises"):
+    assert status("interrupts")["error"] == "stopped by KeyboardInterrupt"  # and nothing to go on from
+    for how in ("disturbs", "exits", "segfaults", "raises", "interrupts"):
         found = status(how)
         assert found["status"] == "failed"
         assert len(found["config_hash"]) == 64
@@ -201,6 +240,8 @@ def test_a_job_that_breaks_its_process_is_one_failed_row_and_touches_no_other(jo
     assert log == ["from Python", "from a child", "and its errors"]
     assert json.loads((directory("prints") / "summary.json").read_text())["epochs"] == 1  # it was told to end
     assert not (directory("plain") / "run.log").exists()
+    assert all(path.is_file() or path.name[0].isdigit() for path in Path("outputs/s").iterdir())  # no logs of workers
+    assert stat.S_IMODE((directory("plain") / "status.json").stat().st_mode) & 0o400  # as the user's umask has it
 
     after = directory("plain")
     code, _, err = cli("train", "--config-dir", "mine", "loss=chosen", *SHORT, "name=alone")
@@ -217,18 +258,57 @@ def test_a_job_that_breaks_its_process_is_one_failed_row_and_touches_no_other(jo
 def test_a_worker_that_is_killed_hangs_or_has_lost_its_device_is_replaced(jobs, monkeypatch):
     monkeypatch.setattr(worker, "GRACE", 1.0)  # for the parent
     process = jobs(
-        "memory", "cuda", "plain", "leaves", "killed", "hangs", "stubborn", words=(*SHORT, "hydra.launcher.timeout=10")
+        *("memory", "cuda", "lingers", "plain", "leaves", "killed", "scribbles", "hangs", "stubborn"),
+        words=(*SHORT, "hydra.launcher.timeout=10"),
     )
     assert process.wait(300) == 10
     assert status("leaves")["error"] == "its process left with exit code 3"
     assert status("killed")["error"] == "killed by SIGKILL; out of memory?"
+    assert status("scribbles")["error"] == "broke the connection to the sweep"
     assert status("hangs")["error"] == status("stubborn")["error"] == "timed out after 10 s"
-    assert {status(how)["status"] for how in ("leaves", "killed", "hangs", "stubborn")} == {"failed"}
-    assert status("plain")["status"] == "completed"
+    assert {status(how)["status"] for how in ("leaves", "killed", "scribbles", "hangs", "stubborn")} == {"failed"}
+    assert status("plain")["status"] == status("lingers")["status"] == "completed"
     assert "out of memory" in status("memory")["error"]
-    memory, cuda = ((directory(how) / "run.log").read_text().splitlines()[0] for how in ("memory", "cuda"))
+    assert "device-side assert" in status("cuda")["error"]
+    memory, cuda, lingers = (status(how)["pid"] for how in ("memory", "cuda", "lingers"))
     assert memory == cuda  # the same worker
-    assert status("plain")["pid"] != int(cuda.split()[-1])
+    assert len({cuda, lingers, status("plain")["pid"]}) == 3
+
+
+def refused(*_):
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+@pytest.mark.parametrize("name", ["empty_cache", "reset_peak_memory_stats"])
+def test_a_process_whose_device_is_lost_is_of_no_more_use(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    with reset.process_kept() as traces:
+        pass
+    assert not traces.stay
+    monkeypatch.setattr(torch.cuda, name, refused)
+    with reset.process_kept() as traces:
+        pass
+    assert traces.stay
+
+
+def test_a_process_in_which_threads_of_a_job_are_alive_is_of_no_more_use(monkeypatch):
+    monkeypatch.setattr(reset, "GRACE", 0.1)
+    end, timer = threading.Event(), threading.Timer(60, print)
+    with reset.process_kept() as own, ThreadPoolExecutor() as pool:
+        threading.Thread(target=end.wait).start()
+    with reset.process_kept() as short:
+        threading.Thread(target=time.sleep, args=(0.01,)).start()
+    with reset.process_kept() as later:
+        timer.start()
+    pool = ThreadPoolExecutor()
+    with reset.process_kept() as idle:
+        pool.submit(print).result()
+    assert (own.stay, short.stay, later.stay, idle.stay) == (True, False, True, False)
+    end.set()
+    timer.cancel()
+    pool.shutdown()
 
 
 def test_a_slot_whose_workers_die_before_they_are_ready_is_given_up_and_the_rest_has_failed(
@@ -278,15 +358,40 @@ def test_ctrl_c_stops_the_sweep_in_order(jobs):
 
 
 @pytest.mark.slow
-def test_sigterm_stops_the_sweep_in_order(jobs):
+def test_sigterm_stops_the_sweep_in_order(jobs, monkeypatch):
+    workers, started = [], Feed.started
+
+    def terminate(feed, task, where):
+        """SIGTERM to the sweep just when the second job is given to a worker, which has not begun it."""
+        started(feed, task, where)
+        if task.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Feed, "started", terminate)
     process = jobs("plain", words=(*LONG, "seed=0,1", "hydra.launcher.n_workers=2"))
-    assert process.until(lambda: len(list(Path("outputs/s").glob("*/steps.csv"))) == 2)
+    assert process.until(lambda: len(children(process.pid)) == 2)
     workers = children(process.pid)
-    process.send(signal.SIGTERM)
     assert process.wait() == 143
-    assert len(workers) == 2
     assert gone(workers)
-    assert [json.loads(p.read_text())["status"] for p in Path("outputs/s").glob("*/status.json")] == ["interrupted"] * 2
+    assert {json.loads(p.read_text())["status"] for p in Path("outputs/s").glob("*/status.json")} <= {"interrupted"}
+
+
+@pytest.mark.slow
+def test_where_the_sweep_itself_fails_what_runs_saves_its_state(jobs, monkeypatch):
+    def full(feed, task, row):
+        assert "as asked" in row["error"]
+        wait_until(lambda: (directory("plain") / "steps.csv").exists())
+        raise OSError(errno.ENOSPC, "No space left on device", "sweep.json")
+
+    monkeypatch.setattr(Feed, "ended", full)
+    process = jobs("raises", "plain", words=(*LONG, "hydra.launcher.n_workers=2"))
+    assert process.until(lambda: len(children(process.pid)) == 2)
+    workers = children(process.pid)
+    assert process.wait() == 6
+    assert "No space left on device" in process.err.read_text()
+    assert gone(workers)
+    assert status("plain")["status"] == "interrupted"
+    assert (directory("plain") / "checkpoints" / "last").exists()
 
 
 @pytest.mark.slow

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hydra.plugins.launcher import Launcher
 
+from lossbench.console import say
+from lossbench.errors import ResourceError, plural
+from lossbench.observe.run_dir import read_json
+from lossbench.sweep.again import Again
 from lossbench.sweep.feed import Feed
 from lossbench.sweep.job import Task
 from lossbench.sweep.lost import row_of
+
+WAIT = 1800.0  # seconds to wait for a machine when there is none
+PAUSE = 1.0  # seconds between looks for one
 
 
 class Cluster(Protocol):
@@ -58,13 +66,20 @@ def cluster_of(launcher: Launcher) -> Cluster | None:
 def run(cluster: Cluster, feed: Feed) -> None:
     """Run all tasks of the feed.
 
+    A job that somebody has stopped, and that has saved its state, is submitted once more.
+
     Raises:
+        ResourceError: the machines are gone, and do not come back.
         KeyboardInterrupt: the sweep was asked to stop; what ran has saved its state.
     """
     running: dict[Any, Task] = {}
+    stopped: list[Task] = []
+    again = Again()
     try:
-        while True:
-            tasks = take(feed, max(0, cluster.slots - len(running)))
+        while running or stopped or not feed.exhausted:
+            room = max(0, _room(cluster, feed, waits=not running) - len(running))
+            tasks, stopped = stopped[:room], stopped[room:]
+            tasks += take(feed, room - len(tasks))
             for task, job in zip(tasks, cluster.submit(tasks) if tasks else (), strict=True):
                 feed.started(task)
                 running[job] = task
@@ -72,13 +87,38 @@ def run(cluster: Cluster, feed: Feed) -> None:
                 return
             for job, value in cluster.ended(list(running)):
                 task = running.pop(job)
-                feed.ended(task, row_of(task, value))
+                if _was_stopped(task, value) and again.goes_on(task):
+                    stopped.append(task)
+                else:
+                    feed.ended(task, row_of(task, value))
     except BaseException:
         if running:
             cluster.stop(list(running))
         raise
     finally:
         cluster.close()
+
+
+def _room(cluster: Cluster, feed: Feed, *, waits: bool) -> int:
+    """How many jobs can be there at a time; where nothing else is to do, machines that are to come are waited for.
+
+    Raises:
+        ResourceError: none comes.
+    """
+    end = time.monotonic() + WAIT
+    if waits and cluster.slots == 0:
+        say("the cluster has no machine that could run a job; waiting for one")
+    while (slots := cluster.slots) == 0 and waits:
+        if time.monotonic() > end:
+            left = plural(feed.source.total - len(feed.rows), "job") if feed.source.total else "jobs"
+            raise ResourceError(f"the cluster has no machine that could run a job, for {WAIT:g} s; {left} left to do")
+        time.sleep(PAUSE)
+    return slots if feed.source.batch is None else min(slots, feed.source.batch)
+
+
+def _was_stopped(task: Task, value: object) -> bool:
+    """Whether what the job gave back is the word that it was told to end, and has saved its state."""
+    return not isinstance(value, dict) and read_json(task.path / "status.json", {}).get("status") == "interrupted"
 
 
 def take(feed: Feed, most: int | None) -> list[Task]:

@@ -14,11 +14,11 @@ import ray
 from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from lossbench.errors import ResourceError, first_line
-from lossbench.sweep.drive import words
 from lossbench.sweep.job import Task
+from lossbench.sweep.placed import placed
 
 SAVING = 60  # seconds that jobs have to save their state when the sweep is stopped
 
@@ -53,9 +53,7 @@ class OnRay:
         return [self._submit(task) for task in tasks]
 
     def _submit(self, task: Task) -> Any:
-        config = self.launcher.hydra_context.config_loader.load_sweep_config(self.launcher.config, words(task))
-        with open_dict(config):
-            config.hydra.job.num = task.number
+        config = placed(task.job.config, task.number, task.path)
         function = partial(_in_directory, os.getcwd(), self.launcher.task_function)
         remote, state = OmegaConf.create(self.remote), Singleton.get_state()
         return launch_job_on_ray(self.launcher.hydra_context, remote, config, function, state)

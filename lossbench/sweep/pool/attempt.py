@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,38 @@ import torch._dynamo  # every optimizer imports it when it is made, and that tak
 from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from lossbench.app import job
 from lossbench.observe.reporter import Report
-from lossbench.stopping import heed, terminate
+from lossbench.stopping import Terminated, heed, terminate
 from lossbench.sweep.expand import options_loader
+from lossbench.sweep.placed import placed
 from lossbench.sweep.run_job import reported
 
 
-def attempt(config: DictConfig, number: int, path: Path, report: Report) -> tuple[Any, ...]:
+def attempt(config: DictConfig, number: int, path: Path, report: Report, began: Callable[[], None]) -> tuple[Any, ...]:
     """Run a job in the directory `path`.
 
+    Args:
+        began: is called once the job listens to signals.
+
     Returns:
-        `ended` and its row, `interrupted` where it was asked to stop, or `failed` and why there is no row.
+        `ended` and its row, `interrupted` and by what, or `failed` and why there is no row.
     """
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.sweep.dir, config.hydra.sweep.subdir = str(path.parent), path.name
-        config.hydra.job.num, config.hydra.job.id = number, str(number)
+    config = placed(config, number, path)
     token = reported.set(report)
     try:
         try:
             heed(terminate)
+            began()
             context = HydraContext(options_loader([]), Callbacks(config))
             return "ended", run_job(job, config, "hydra.sweep.dir", "hydra.sweep.subdir", context).return_value
         finally:
             heed(signal.SIG_IGN)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         heed(signal.SIG_IGN)
-        return ("interrupted",)
+        return "interrupted", signal.Signals(stop.signal).name if isinstance(stop, Terminated) else "KeyboardInterrupt"
     except BaseException as error:
         traceback.print_exc()
         return "failed", f"{type(error).__name__}: {error}"

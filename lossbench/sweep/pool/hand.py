@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from lossbench.sweep.job import Task
 from lossbench.sweep.pool import worker
 from lossbench.sweep.pool.slots import Slot
 
+LONGEST = 1 << 26  # bytes of a message; what a job wrote to our connection can look like a longer one
+LEAVING = 2.0  # seconds that a process may take to be gone after it has closed its end
 FATAL = {
     signal.SIGKILL: "; out of memory?",
     signal.SIGSEGV: " (segmentation fault); run.log says where",
@@ -33,6 +36,7 @@ class Hand:
     Attributes:
         task: what it works on.
         ready: whether it has imported what a job needs.
+        begun: whether its task listens to signals.
         leaving: whether it takes no further task.
         asked: why it was asked to save and end its job: `stop` or `timeout`.
         log: the file that takes what it prints outside of jobs.
@@ -41,7 +45,7 @@ class Hand:
     def __init__(self, slot: Slot, log: Path, timeout: float | None) -> None:
         self.slot, self.log, self.timeout = slot, log, timeout
         self.task: Task | None = None
-        self.ready = self.leaving = False
+        self.ready = self.begun = self.leaving = self.broken = False
         self.asked: str | None = None
         self.since = 0.0
         context = multiprocessing.get_context("spawn")
@@ -67,16 +71,37 @@ class Hand:
             self.connection.send((task.job.config, task.number, task.path))
         except OSError:
             return False
-        self.task, self.asked, self.since = task, None, time.monotonic()
+        self.task, self.begun, self.asked, self.since = task, False, None, time.monotonic()
         return True
 
-    def messages(self) -> Iterator[tuple[Any, ...]]:
-        """What it has said since; one that has closed its end has nothing more to say, and is ended."""
+    def messages(self) -> Iterator[tuple[Task, str, list[Any]]]:
+        """What it has said since of its tasks; one that closed its end, or says what cannot be understood, is ended."""
+        while (message := self._heard()) is not None:
+            kind, *rest = message
+            if kind == "ready":
+                self.ready = True
+            elif kind == "began":
+                self.begun = True
+            elif task := self.task:
+                if kind != "evaluated":
+                    self.task, self.leaving = None, rest.pop()
+                yield task, kind, rest
+
+    def _heard(self) -> tuple[Any, ...] | None:
+        """The next message; None where there is none."""
         try:
-            while self.connection.poll():
-                yield self.connection.recv()
-        except (EOFError, OSError):
-            self.end()
+            if self.broken or not self.connection.poll():
+                return None
+            message = pickle.loads(self.connection.recv_bytes(LONGEST))
+            if isinstance(message, tuple) and message and message[0] in worker.KINDS:
+                return message
+        except (EOFError, ConnectionError):
+            self.process.join(LEAVING)
+        except Exception:  # what a job wrote there may be anything
+            pass
+        self.broken = not self.gone
+        self.end()
+        return None
 
     def answer(self, end: bool) -> None:
         """Whether the job should end after the evaluation that it told of."""
@@ -84,16 +109,19 @@ class Hand:
             self.connection.send(end)
 
     def ask(self, why: str) -> None:
-        """Have it save its job's state and end the job."""
+        """Have it save its job's state and end the job, once. One that does not listen yet is to be asked again."""
+        if self.task is None or not self.begun or self.asked is not None:
+            return
         self.asked = why
-        self._signal(signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
 
     def watch_time(self) -> None:
         """Ask a job that takes too long to end; one that does not is killed."""
         if self.timeout is None or self.task is None:
             return
         late = time.monotonic() - self.since - self.timeout
-        if late > 0 and self.asked is None:
+        if late > 0:
             self.ask("timeout")
         if late > worker.GRACE and self.asked == "timeout":
             self.end()
@@ -119,6 +147,8 @@ class Hand:
         code = self.process.exitcode
         if self.asked == "timeout":
             return f"timed out after {self.timeout:g} s"
+        if self.broken:
+            return "broke the connection to the sweep"
         if code is None or code >= 0:
             return f"its process left with exit code {code}"
         try:
@@ -140,10 +170,6 @@ class Hand:
         self.process.join()
         self.connection.close()
         self.process.close()
-
-    def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, number)
 
     @property
     def _pid(self) -> int:

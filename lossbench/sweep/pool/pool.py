@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
 from typing import Any
 
 from lossbench.console import say
 from lossbench.stopping import Stop
+from lossbench.sweep.again import Again, can_begin
 from lossbench.sweep.feed import Feed
 from lossbench.sweep.job import Task
 from lossbench.sweep.lost import lost
@@ -21,6 +23,8 @@ from lossbench.sweep.pool.slots import Slot
 POLL = 0.2  # seconds between looks at signals, time limits, and workers whose end nothing tells of
 TRIES = 3  # workers in a row that may die before they are ready
 FAREWELL = 5.0  # seconds for idle workers to leave
+SAVING = 60.0  # seconds that jobs have to save their state when the sweep itself has failed
+LOGS = ".workers"  # in the sweep's directory, while it runs
 
 
 class Pool:
@@ -37,21 +41,26 @@ class Pool:
         self.hands: list[Hand] = []
         self.pending: deque[Task] = deque()  # for workers that are starting
         self.deaths: Counter[Slot] = Counter()  # in a row, before they were ready
-        self.again: set[int] = set()  # the tasks that something else than we has stopped once
+        self.again = Again()
         self.started = 0
         self.given_up = ""
 
     def run(self) -> None:
         """Run all tasks.
 
+        Where that fails, what runs saves its state first.
+
         Raises:
             KeyboardInterrupt: a signal came. After one what ran has saved its state; a second one ends it at once.
         """
         stop = Stop()
-        with TemporaryDirectory(prefix="lossbench-") as logs, stop.listening():
+        with _folder(self.feed.ledger.path / LOGS) as logs, stop.listening():
             try:
-                self._run(stop, Path(logs))
+                self._run(stop, logs)
                 self._dismiss()
+            except Exception:
+                self._save()
+                raise
             finally:
                 for hand in self.hands:
                     hand.close()
@@ -66,8 +75,7 @@ class Pool:
                 self._hand_out(logs)
             if stop.asked():
                 for hand in self.hands:
-                    if hand.task and hand.asked != "stop":
-                        hand.ask("stop")
+                    hand.ask("stop")
             if not self.pending and not any(hand.task or hand.leaving for hand in self.hands):
                 return
             self._attend(stop)
@@ -98,46 +106,38 @@ class Pool:
         signs = [sign for hand in self.hands for sign in (hand.connection, hand.process.sentinel)]
         wait(signs, timeout=POLL)
         for hand in list(self.hands):
-            for kind, *rest in hand.messages():
-                self._take(hand, kind, rest, stop)
+            self._listen(hand, stop)
             hand.watch_time()
             if hand.gone:
                 self._bury(hand, stop)
 
-    def _take(self, hand: Hand, kind: str, rest: list[Any], stop: Stop) -> None:
-        task = hand.task
-        if kind == "ready":
-            hand.ready = True
+    def _listen(self, hand: Hand, stop: Stop) -> None:
+        for task, kind, rest in hand.messages():
+            if hand.leaving:  # spent, and may hang when it cleans up
+                hand.end()
+            self._take(hand, task, kind, rest, stop)
+        if hand.ready:
             self.deaths[hand.slot] = 0
-            return
-        assert task is not None
+
+    def _take(self, hand: Hand, task: Task, kind: str, rest: list[Any], stop: Stop) -> None:
         if kind == "evaluated":
             hand.answer(self.feed.evaluated(task, *rest))
-            return
-        hand.task, hand.leaving = None, rest.pop()
-        if hand.leaving:  # spent, and may hang when it cleans up
-            hand.end()
-        if kind == "ended":
+        elif kind == "ended":
             self.feed.ended(task, rest[0])
         elif kind == "failed":
             self.feed.ended(task, lost(task, rest[0]))
         elif hand.asked == "timeout":
             self.feed.ended(task, lost(task, hand.cause(), resumable=False))
-        elif not stop.asked():
-            self._stopped_by_others(task)
-
-    def _stopped_by_others(self, task: Task) -> None:
-        """Go on with a job that something else has stopped, such as a signal to all processes of a machine; once."""
-        if task.number in self.again:
-            self.feed.ended(task, lost(task, "stopped twice by a signal from outside"))
-        else:
-            self.again.add(task.number)
+        elif stop.asked():
+            pass  # the next call goes on with it
+        elif self.again.goes_on(task):
             self.pending.append(task)
+        else:
+            self.feed.ended(task, lost(task, f"stopped by {rest[0]}", resumable=can_begin(task)))
 
     def _bury(self, hand: Hand, stop: Stop) -> None:
         """Take leave of a worker that has died, and of what it was working on."""
-        for kind, *rest in hand.messages():  # its last ones
-            self._take(hand, kind, rest, stop)
+        self._listen(hand, stop)  # to its last words
         cause, task = hand.cause(), hand.task
         words = hand.last_words()
         hand.close()
@@ -159,6 +159,17 @@ class Pool:
             self.feed.started(task)
             self.feed.ended(task, lost(task, self.given_up))
 
+    def _save(self) -> None:
+        """Have what runs save its state, and wait for that. Nobody is told: the directories hold what became of it."""
+        end = time.monotonic() + SAVING
+        while (working := [hand for hand in self.hands if hand.task]) and time.monotonic() < end:
+            for hand in working:
+                hand.ask("stop")
+                deque(hand.messages(), maxlen=0)
+                if hand.gone:
+                    hand.task = None
+            time.sleep(POLL)
+
     def _dismiss(self) -> None:
         """Let the workers leave."""
         for hand in self.hands:
@@ -166,3 +177,13 @@ class Pool:
         end = time.monotonic() + FAREWELL
         for hand in self.hands:
             hand.process.join(max(0.0, end - time.monotonic()))
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """A folder meanwhile; what a sweep that was killed has left of it is taken over."""
+    path.mkdir(exist_ok=True)
+    try:
+        yield path
+    finally:
+        rmtree(path, ignore_errors=True)

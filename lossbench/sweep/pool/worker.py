@@ -3,8 +3,8 @@
 Nothing heavy is imported before the environment, which says on what device and with how many threads, is set.
 
 To the worker come pickled tasks, True or False for each evaluation that it told of, and None in the end. From it come
-`ready`, then for each task any number of `evaluated` and one of `ended`, `failed` and `interrupted`, with whether the
-worker leaves now.
+`ready`, then for each task `began` when it listens to signals, any number of `evaluated`, and one of `ended`, `failed`
+and `interrupted`, with whether the worker leaves now.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from lossbench.stopping import SIGNALS, heed
 
+KINDS = ("ready", "began", "evaluated", "ended", "failed", "interrupted")
 GRACE = 10.0  # seconds that a job has to save its state when it must go
 PATIENCE = 0.1  # seconds to wait at an evaluation for the word whether to end
 
@@ -40,7 +41,7 @@ def main(connection: Connection, environment: Mapping[str, str], log: str) -> No
     heed(signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ.update(environment)
-    _print_to(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    _print_to(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o666))
     faulthandler.enable()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # when the parent has gone
@@ -58,12 +59,14 @@ def _serve(connection: Connection) -> None:
     connection.send(("ready",))
     while (task := connection.recv()) is not None:
         config, number, path = task
+        spent = False
         try:
-            with printing_to(path), process_kept():
-                message = attempt(config, number, path, questions)
+            with printing_to(path), process_kept() as traces:
+                message = attempt(config, number, path, questions, questions.began)
                 spent = is_spent(*message)
+            spent = spent or traces.stay
         except OSError as error:
-            message, spent = ("failed", f"cannot write to {path}: {error.strerror}"), False
+            message = "failed", f"cannot write to {path}: {error.strerror}"
         questions.forget()
         connection.send((*message, spent))
         if spent:
@@ -79,6 +82,10 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.open = 0
+
+    def began(self) -> None:
+        """The job listens to signals from now on."""
+        self.connection.send(("began",))
 
     def __call__(self, step: int, epoch: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
         end = False
