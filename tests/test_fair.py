@@ -16,17 +16,17 @@ from lossbench.errors import ConfigError
 from lossbench.observe.run_dir import read_json
 from lossbench.sweep.expand import options_loader
 from lossbench.sweep.fair.fair import Fair, Tuned, score
-from lossbench.sweep.fair.protocol import read_protocol
+from lossbench.sweep.fair.protocol import Protocol, read_protocol
 from lossbench.sweep.fair.report import report
 from lossbench.sweep.fair.searched import Searched
-from lossbench.sweep.fair.tuning import Arm, as_typed, drawn, unit_points
+from lossbench.sweep.fair.tuning import Arm, as_typed, compose_arms, drawn, unit_points
 from lossbench.sweep.job import Job, Listed
 from lossbench.sweep.options import SweepOptions
 from lossbench.sweep.search.objective import Objective
 from lossbench.sweep.search.space import Dimension, dimension
 
 FAIR = ("train", "-m", "hydra/sweeper=fair", "hydra/launcher=basic", "sweep.name=s")
-BOWL = ("experiment=quadratic", "trainer.steps=6", "trainer.eval_every=3", "dataset.split.val=0.3")
+BOWL = ("experiment=quadratic", "trainer.steps=2", "trainer.eval_every=1", "dataset.split.val=0.3")
 RMSE = Objective("val/rmse", "min")
 
 
@@ -87,10 +87,14 @@ def handed(source, outcome):
 
 class TestCommand:
     def test_each_arm_has_as_many_trials_at_the_same_points_and_its_best_is_rerun_on_fresh_seeds(self, cli):
-        words = ("loss=mse,huber", "sweep.trials=3", "sweep.seeds=[4]")
+        words = ("loss=mse,huber", "sweep.trials=3", "sweep.seeds=[4]", "sweep.metric=val/rmse")
         code, out, err = cli(*FAIR, *BOWL, *words, "optim.lr=tag(log,interval(0.001,1))", "loss.delta=interval(0.5,3)")
         assert (code, err) == (0, "")
-        assert out.splitlines()[0] == "2 arms x 3 trials + 2 x 1 final run = 8 jobs"
+        assert out.splitlines()[0] == (
+            "2 arms x 3 trials + 2 x 1 final run = 8 jobs; 1 seed is too few to find 2 arms equal; 6 would do"
+        )
+        facts = read_json(Path("outputs/s/sweep.json"), {})
+        assert (facts["arms"], facts["metric"]) == (["loss"], "test/rmse")
         tuned = settings("tune", "loss", "optim.lr", "loss.delta", "seed")
         mse, huber = ([values for values in tuned if values[0] == loss] for loss in ("mse", "huber"))
         assert len(mse) == len(huber) == 3
@@ -131,16 +135,11 @@ class TestCommand:
         words = ("optim=sgd", "optim.lr=1e30", "sweep.trials=2", "sweep.seeds=1")
         code, out, _ = cli(*FAIR, *BOWL, *words)
         assert code == 0  # a diverged run is a result
+        assert "nothing is swept, so there is one arm; 1 arm x 2 trials + 1 x 1 final run = 3 jobs" in out
         assert "no trial gave a result (2 trials, 2 diverged); its default setting was rerun all the same" in out
         ((_, final),) = entries("final")
         assert (final["status"], final["settings"]["optim.lr"]) == ("diverged", 1e30)
         assert "1 run diverged" in out or "1 diverged" in out
-
-    def test_without_a_sweep_there_is_one_arm(self, cli):
-        code, out, _ = cli(*FAIR, *BOWL, "sweep.trials=2", "sweep.seeds=1")
-        assert code == 0
-        assert "nothing is swept, so there is one arm; 1 arm x 2 trials + 1 x 1 final run = 3 jobs" in out
-        assert len(entries("final")) == 1
 
     def test_all_that_can_be_known_is_refused_before_the_first_job(self, cli):
         refused = {
@@ -161,17 +160,37 @@ class TestCommand:
         code, _, err = cli("train", "hydra/sweeper=fair", *BOWL)
         assert (code, err) == (2, "lossbench: error: hydra/sweeper=fair concerns a sweep; add -m\n")
 
-    def test_optuna_proposes_the_trials_of_each_arm(self, cli):
+    def test_optuna_proposes_the_trials_of_an_arm(self, cli):
         pytest.importorskip("optuna")
-        words = (*FAIR, *BOWL, "loss=mse,huber", "sweep.trials=2", "sweep.seeds=1", "sweep.sampler=random")
+        words = (*FAIR, *BOWL, "sweep.trials=2", "sweep.seeds=1", "sweep.sampler=random")
+        code, out, _ = cli(*words)
+        assert code == 0
+        assert "3/3 final-seed=1" in out
+        ((default,), (proposed,)) = settings("tune", "optim.lr")
+        assert default == 0.1
+        assert 0.1 / 31 < proposed < 0.1 * 31
+        assert proposed != default
         assert cli(*words)[0] == 0
-        (mse, huber), proposed = settings("tune", "loss", "optim.lr")[:2], settings("tune", "loss", "optim.lr")[2:]
-        assert (mse, huber) == (("mse", 0.1), ("huber", 0.1))
-        assert [loss for loss, _ in proposed] == ["mse", "huber"]
-        assert all(0.1 / 31 < lr < 0.1 * 31 and lr != 0.1 for _, lr in proposed)
-        assert cli(*words)[0] == 0
-        assert settings("tune", "loss", "optim.lr")[2:] == proposed
-        assert len(entries("final")) == 2
+        assert settings("tune", "optim.lr") == [(default,), (proposed,)]
+        assert len(entries("final")) == 1
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("sweep.tune=[]",), "sweep.tune concerns hydra/sweeper=fair; add it"),
+            (("sweep.trials=3",), "sweep.trials concerns hydra/sweeper=optuna or hydra/sweeper=fair; add it"),
+            (("hydra/sweeper=optuna", "sweep.seeds=3"), "sweep.seeds concerns hydra/sweeper=fair; leave it away"),
+            (("hydra/sweeper=fair", "sweep.pruner=median"), "a fair sweep gives all arms the same; leave it away"),
+            (("hydra/sweeper=fair", "sweep.seeds=range(1,4)"), "takes one value or a list, such as [1,2,3], got range"),
+            (("hydra/sweeper=fair", "optim.lr=interval(1)"), "looks like 'optim.lr=interval(1e-4,1e-1)'"),
+        ],
+    )
+    def test_what_a_sweeper_does_not_take_is_refused(self, cli, words, said):
+        code, _, err = cli("train", "-m", "optim=sgd,adam", *BOWL, *words)
+        assert code == 2
+        assert said in err
+        assert err.count("\n") == 1
+        assert not Path("outputs").exists()
 
 
 class TestChoice:
@@ -403,6 +422,12 @@ class TestProtocol:
         """n seeds reach p = 2 / 2^n in Wilcoxon's test, Holm's correction multiplies it by the number of pairs."""
         found = read_protocol([f"loss={arms}"], SweepOptions(seeds=seeds), options_loader([]))
         assert found.too_few == said
+
+    def test_arms_are_named_as_on_the_leaderboard(self):
+        composer = Words()
+        words = [["arm=a", f"lr={lr}", f"wd={wd}"] for lr in ("1e-2", "2") for wd in ("0",)]
+        protocol = Protocol([*words], ("lr", "wd"), {}, 1, 1, "sobol")
+        assert [arm.name for arm in compose_arms(protocol, composer)] == ["lr=0.01", "lr=2"]
 
     def test_fresh_seeds(self):
         def seeds(given, tuning):
