@@ -23,6 +23,7 @@ from lossbench.errors import ConfigError
 from lossbench.report import leaderboard
 from lossbench.report.arms import group
 from lossbench.report.comparison import Question, compare
+from lossbench.report.layout import pair_columns
 from lossbench.report.leaderboard_files import as_json
 from lossbench.report.pairs import compare_pairs
 from lossbench.report.runs import read_runs
@@ -771,10 +772,10 @@ def test_values_without_a_spread_have_no_interval_and_nothing_is_minus_zero(tmp_
     assert [cell.strip() for cell in row.split("│")][4:6] == ["0.10", "-"]
 
 
-def shown(paths, monkeypatch, width=80):
+def shown(comparison, monkeypatch, width=80):
     monkeypatch.setattr(console, "width", width)
     with console.capture() as captured:
-        leaderboard.show(answer(*paths))
+        leaderboard.show(comparison)
     return captured.get()
 
 
@@ -782,7 +783,7 @@ def test_equal_verdicts_are_counted_and_names_said_once(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).normal(scale=0.01, size=(4, 9))
     for loss, mean, each in zip("abcd", (0.5, 0.5, 0.5, 0.9), noise, strict=True):
         arm(tmp_path / loss, (mean + each).tolist(), loss=loss)
-    lines = [line for line in shown([tmp_path], monkeypatch).splitlines() if line[:1] not in "┏┃┡│└"]
+    lines = [line for line in shown(answer(tmp_path), monkeypatch).splitlines() if line[:1] not in "┏┃┡│└"]
     assert [line.partition(" by ")[0] for line in lines if " better than " in line] == [
         f"d is better than {other}" for other in standings(answer(tmp_path)) if other != "d"
     ]
@@ -790,14 +791,24 @@ def test_equal_verdicts_are_counted_and_names_said_once(tmp_path, monkeypatch):
     assert not any("against" in line for line in lines)
 
 
-def test_at_80_columns_the_interval_and_the_p_that_decides_are_shown(two, monkeypatch):
-    text = shown([two], monkeypatch)
-    (pair,) = answer(two).pairs
-    assert pair.test == "t"
-    head, row = [line for line in text.splitlines() if "difference" in line or line.startswith("│ focal │ cross")]
-    assert "95 % CI" in head
-    assert "Wilcoxon" not in head
-    assert f" {pair.p_holm:.3f} " in row
+def test_the_interval_goes_after_the_p_and_that_after_those_of_each_test(two, monkeypatch):
+    arm(two, [0.2, 0.3, 0.7], loss="nll")
+    arm(two, [0.1 + 0.1 * (3 * seed % 8) for seed in range(15)], loss="other")
+    arm(two, [0.1 + 0.1 * (5 * seed % 8) for seed in range(15)], loss="another")
+    found, shares = answer(two), [0, 0, 0]
+    for width in range(30, 130, 5):
+        text = shown(found, monkeypatch, width)
+        table = text[text.index("against") - 400 :]
+        for place, columns in enumerate((["95 % CI"], ["95 % CI", "(Holm)"], ["95 % CI", "(Holm)", "Wilcoxon"])):
+            shares[place] += all(column in table for column in columns)
+        assert ("95 % CI" in table) >= ("(Holm)" in table) >= ("Wilcoxon" in table)
+    assert shares == sorted(set(shares), reverse=True)
+    pairs = found.pairs
+    assert {pair.test for pair in pairs} == {"t", "wilcoxon"}
+    (column,) = [each for each in pair_columns(found) if each.head == "p\n(Holm)"]
+    assert [cell for cell in column.cells if cell != "<0.001"] == [
+        f"{pair.p_holm:.3f}" for pair in pairs if pair.p_holm >= 0.001
+    ]
 
 
 @pytest.mark.parametrize("seeds", [2, 9])

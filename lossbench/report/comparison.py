@@ -126,7 +126,7 @@ def _target(text: str, metric: Metric, runs: Sequence[Run]) -> Target:
     name = metric.name if name is None else name.removeprefix(f"{SPLIT}/")
     known = {known for run in runs for known in run.metrics.get(SPLIT, {})}
     if name not in known:
-        names = ", ".join(sorted(known))
+        names = ", ".join(sorted(each for each in known if "/" not in each))
         raise ConfigError(f"--target: no run is validated by '{name}', but by {names}{did_you_mean(name, known)}")
     direction = direction_of(runs, name)
     better = ">=" if direction == "max" else "<="

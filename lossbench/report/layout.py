@@ -125,7 +125,7 @@ def _numbers(comparison: Comparison) -> Callable[[float | None], str]:
     largest = max(abs(value) for arm in comparison.arms for value in arm.values.values())
     scale = statistics.median_low(spreads) if spreads else largest / 100
     if scale and (scale < _LEAST or largest >= 1e7):
-        return _written(lambda value: f"{value:.4g}")
+        return _written(lambda value: f"{value + 0.0:.4g}")
     decimals = max(0, 1 - math.floor(math.log10(scale))) if scale else 0
     return _written(lambda value: f"{round(value, decimals) + 0.0:,.{decimals}f}")  # no -0
 
