@@ -74,9 +74,10 @@ def train(arguments: Sequence[str]) -> None:
     except OSError as error:
         if isinstance(error, (HydraException, BrokenPipeError)):  # a missing config is both
             raise
-        raise ResourceError(
-            f"cannot write to '{error.filename}': {error.strerror}; output_root says where runs go"
-        ) from error
+        from lossbench.sweep.command import written_to
+
+        place = error.filename or written_to(overrides)
+        raise ResourceError(f"cannot write to '{place}': {error.strerror}; output_root says where runs go") from error
 
 
 def job(cfg: DictConfig) -> dict[str, Any]:

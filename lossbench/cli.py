@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     0 done, 1 internal error, 2 usage or config, 3 data, 4 diverged, 5 checkpoint, 6 resource, 10 a sweep with failed
     jobs, 130 interrupted, 143 terminated.
     """
+    _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -145,6 +146,15 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
         text, code = str(found), found.code
     sys.stderr.write(f"lossbench: error: {printable(text)}\n")
     return code
+
+
+def _open_closed_streams() -> None:
+    """Let an output that was closed (`>&-`) lead nowhere, in this process and those that it starts."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
 
 
 def _exit(code: int) -> None:

@@ -1,5 +1,6 @@
 """A sweep by its name: what a later call skips, runs, goes on with and refuses; failures; what is said."""
 
+import errno
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ from unittest.mock import MagicMock, Mock
 import pytest
 
 from lossbench.errors import ConfigError
+from lossbench.sweep.command import named_directory, resuming
 from lossbench.sweep.drive import drive
 from lossbench.sweep.experiment import joined, refuse_changes, values
 from lossbench.sweep.feed import Feed
@@ -98,6 +100,31 @@ def test_the_users_own_options_are_in_the_command(cli):
     _, out, _ = cli(*TRAIN, "--config-dir", "mine", "optim=fast", "seed=0,1", "sweep.name=a")
     assert "go on with: lossbench train -m --config-dir mine sweep.name=a\n" in out
     assert cli("train", "-m", "--config-dir", "mine", "sweep.name=a")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["it's", "a\\", "a\\'b", "1e3", "my runs", "null"])
+def test_hydra_reads_the_printed_directory_as_it_is(name):
+    (word,) = shlex.split(resuming(Path(name, "a b"), name, []))[3:]
+    assert named_directory([word]) == Path(name, "a b")
+    (_, root) = shlex.split(resuming(Path(name, "a"), name, []))[3:]
+    assert named_directory(["sweep.name=a", root]) == Path(name, "a")
+
+
+def test_two_places_for_a_sweep_are_refused(cli, tmp_path):
+    code, _, err = cli(*TRAIN, "seed=0,1", "sweep.name=a", "hydra.sweep.dir=b")
+    assert (code, err) == (
+        2,
+        "lossbench: error: sweep.name and hydra.sweep.dir both say where the sweep is; leave one of them away\n",
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_is_named_by_the_directory(cli, monkeypatch):
+    full = OSError(errno.EFBIG, "File too large")  # of a file that was open already
+    monkeypatch.setattr("lossbench.sweep.session.Ledger", Mock(side_effect=full))
+    code, _, err = cli(*TRAIN, "seed=0,1", "sweep.name=a")
+    line = "cannot write to 'outputs/a': File too large; output_root says where runs go"
+    assert (code, err) == (6, f"lossbench: error: {line}\n")
 
 
 @pytest.mark.parametrize(

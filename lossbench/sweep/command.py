@@ -15,6 +15,7 @@ from lossbench.errors import ConfigError, did_you_mean
 from lossbench.naming import NAME, sweep_name
 from lossbench.observe.run_dir import read_json
 from lossbench.saved import key_of, may_name_code, still_said
+from lossbench.sweep.search.space import as_text
 
 ROOT = "outputs"  # of conf/config.yaml
 
@@ -31,8 +32,11 @@ def recalled(words: Sequence[str]) -> list[str]:
     """The settings of a call, with the recorded ones in front where it only names a sweep.
 
     Raises:
-        ConfigError: there is no such sweep, or one of its recorded settings may name code.
+        ConfigError: there is no such sweep, one of its recorded settings may name code, or there are two places for it.
     """
+    found = _of_the_place(words)
+    if found.get("sweep.name") and found.get("hydra.sweep.dir"):
+        raise ConfigError("sweep.name and hydra.sweep.dir both say where the sweep is; leave one of them away")
     only_named = all(_WITH_A_NAME.fullmatch(key_of(word)) for word in words)
     directory = named_directory(words) if only_named else None
     if directory is None:
@@ -62,12 +66,16 @@ def named_directory(words: Sequence[str]) -> Path | None:
     Raises:
         ConfigError: a name that is none.
     """
-    said = {key_of(word): word for word in words if key_of(word) in _NOT_RECORDED}
-    found = {key: _value(word) for key, word in said.items()}
+    found = _of_the_place(words)
     if directory := found.get("hydra.sweep.dir"):
         return Path(directory)
     name = sweep_name(found.get("sweep.name"))
     return None if name is None else Path(found.get("output_root") or ROOT) / name
+
+
+def written_to(words: Sequence[str]) -> Path:
+    """Where runs and sweeps are put, or the sweep itself, as far as the settings say."""
+    return named_directory(words) or Path(_of_the_place(words).get("output_root") or ROOT)
 
 
 def resuming(directory: Path, root: str, flags: Sequence[str]) -> str:
@@ -85,6 +93,12 @@ def resuming(directory: Path, root: str, flags: Sequence[str]) -> str:
     return shlex.join(["lossbench", "train", "-m", *flags, *words])
 
 
+def _of_the_place(words: Sequence[str]) -> dict[str, str | None]:
+    """The settings that say where the sweep is, by their keys."""
+    said = {key_of(word): word for word in words if key_of(word) in _NOT_RECORDED}
+    return {key: _value(word) for key, word in said.items()}
+
+
 def _may_name_code(word: str) -> bool:
     key, _, value = word.partition("=")
     choice = _CHOICE.fullmatch(value)
@@ -92,12 +106,14 @@ def _may_name_code(word: str) -> bool:
 
 
 def _value(word: str) -> str | None:
-    """What a setting sets, without quotes and with what its interpolations stand for."""
+    """What a setting sets, without quotes and with what its interpolations stand for; several values are none."""
     (override,) = OverridesParser.create().parse_overrides([word])
+    if override.is_sweep_override():
+        return None
     found = OmegaConf.create({"value": override.value()})["value"]
     return None if found is None else str(found)
 
 
 def _quoted(path: str) -> str:
     """As Hydra reads it."""
-    return path if re.fullmatch(r"[\w./-]+", path) else "'{}'".format(path.replace("'", "\\'"))
+    return path if re.fullmatch(r"[./][A-Za-z0-9_./-]+", path) else as_text(path)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from lossbench.sweep.feed import Feed
     from lossbench.sweep.job import Job
+    from lossbench.sweep.pool.slots import Slot
 
 
 class PoolLauncher(Launcher):
@@ -35,10 +36,12 @@ class PoolLauncher(Launcher):
 
         Raises:
             ConfigError: `trainer.device=cuda:N`.
+            ResourceError: `hydra.launcher.devices` names one that is not there.
         """
         from lossbench.sweep.pool.slots import refuse_numbered
 
         refuse_numbered(str(job.config.trainer.device) for job in jobs)
+        self._slots(jobs, len(jobs))
 
     def stream(self, feed: Feed) -> None:
         """Run all tasks of the feed.
@@ -47,13 +50,16 @@ class PoolLauncher(Launcher):
             ResourceError: a device is asked for that is not there.
             KeyboardInterrupt: the sweep was asked to stop; what ran has saved its state.
         """
-        from lossbench.sweep.pool.hardware import hardware
         from lossbench.sweep.pool.pool import Pool
+
+        Pool(feed, self._slots(feed.source.known, feed.source.total), self.options.timeout).run()
+
+    def _slots(self, jobs: Sequence[Job], total: int | None) -> list[Slot]:
+        from lossbench.sweep.pool.hardware import hardware
         from lossbench.sweep.pool.slots import slots
 
-        wanted = {str(job.config.trainer.device) for job in feed.source.known}
-        here = hardware(cuda=wanted != {"cpu"})
-        Pool(feed, slots(wanted, feed.source.total, here, self.options), self.options.timeout).run()
+        wanted = {str(job.config.trainer.device) for job in jobs}
+        return slots(wanted, total, hardware(cuda=wanted != {"cpu"}), self.options)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from lossbench.errors import ConfigError

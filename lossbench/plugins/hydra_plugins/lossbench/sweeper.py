@@ -42,6 +42,7 @@ class LossbenchSweeper(Sweeper):
         from lossbench import app
         from lossbench.sweep import command
         from lossbench.sweep.compose import Composer
+        from lossbench.sweep.drive import refuse_devices
         from lossbench.sweep.options import of_the_sweep, read_options, refuse_several, refuse_unused
         from lossbench.sweep.session import Asked, conduct
 
@@ -57,6 +58,7 @@ class LossbenchSweeper(Sweeper):
         source = self.source(words, composer, options)
         if hasattr(self.launcher, "check"):
             self.launcher.check(source.known)
+        refuse_devices(self.launcher, source.known)
         directory = Path(str(self.config.hydra.sweep.dir))
         asked = Asked(
             directory=directory,
