@@ -152,3 +152,12 @@ def test_hydras_own_flags_work(cli, tmp_path, words):
 )
 def test_the_order_of_flags_and_settings_does_not_matter(cli, mine, words):
     assert "sweep of 2 jobs" in printed(cli, "train", "trainer.steps=1", *words.split())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_leads_nowhere(closed):
+    command = f'"$0" -m lossbench list losses {closed}'
+    found = subprocess.run(
+        ["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stderr == ""
