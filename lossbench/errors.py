@@ -71,6 +71,11 @@ def printable(text: str) -> str:
 def cause(error: BaseException) -> str:
     """What an error says, in one line of at most 300 characters; one that is not ours with its type in front."""
     text = str(error) if isinstance(error, LossbenchError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """As one line of at most 300 characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 

@@ -239,6 +239,12 @@ def test_a_lost_job_is_failed_unless_it_has_saved(tmp_path, before, said, after)
     assert status(task.path)["status"] == after
 
 
+def test_what_is_said_of_a_lost_job_is_one_line(tmp_path):
+    (task,) = Rows(tmp_path, "a").tasks
+    assert lost(task, "word\n" * 1000)["error"] == status(task.path)["error"] == 59 * "word " + "wo..."
+    assert (task.path / "run.log").read_text() == "word\n" * 1000
+
+
 @pytest.mark.parametrize("ended", ["completed", "diverged", "failed"])
 def test_a_lost_job_that_had_ended_keeps_its_row(tmp_path, ended):
     (task,) = Rows(tmp_path, "a").tasks

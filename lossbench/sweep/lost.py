@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lossbench.errors import LossbenchError, cause
+from lossbench.errors import LossbenchError, cause, shortened
 from lossbench.hydra_errors import translate
 from lossbench.observe.run_dir import RunDirectory, ended, lock, read_json
 from lossbench.sweep.job import Row, Task
@@ -31,7 +31,7 @@ def lost(task: Task, error: str, *, resumable: bool = True) -> Row:
     if resumable and read_json(task.path / "status.json", {}).get("status") == "interrupted":
         error = f"stopped, and saved; the same sweep.name again goes on with it ({error})"
         return {**facts, "status": "failed", "error": error, "directory": str(task.path)}
-    return failed(task.path, facts, error, log=error)
+    return failed(task.path, facts, shortened(error), log=error)
 
 
 def failed(
