@@ -347,6 +347,7 @@ def test_workers_leave_with_a_parent_that_is_killed_and_save_first(jobs):
     assert one_state() == "interrupted"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_sweep_in_order(jobs):
     process = jobs("plain", words=(*LONG, "seed=0,1"))
     workers = started(process, "")

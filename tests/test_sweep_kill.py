@@ -78,12 +78,12 @@ def test_a_killed_sweep(cli):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_many_times(cli):
-    check(cli, 15, 1.5)
+    check(cli, 10, 1.5)
 
 
 @pytest.mark.slow
 def test_a_sweep_of_a_pool_that_is_killed_many_times(cli):
-    check(cli, 6, 6.0, POOL)
+    check(cli, 4, 6.0, POOL)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
