@@ -149,12 +149,13 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Let an output that was closed (`>&-`) lead nowhere, in this process and those that it starts."""
-    for name in ("stdout", "stderr"):
+    """Let what was closed (`>&-`) lead nowhere, in this process and those that it starts: no file takes its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_WRONLY)
-            os.set_inheritable(descriptor, True)
-            setattr(sys, name, os.fdopen(descriptor, "w"))
+            setattr(sys, name, os.fdopen(number, "w"))
 
 
 def _exit(code: int) -> None:

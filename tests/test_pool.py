@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -442,6 +444,17 @@ def test_no_two_workers_hold_the_same_device(jobs, monkeypatch):
     for device in ("7", "GPU-5"):
         times = sorted((begin, end) for given, _, begin, end in found if given == device)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
+
+
+def test_descriptors_that_are_closed_are_opened_so_that_no_connection_has_their_numbers():
+    code = """
+import os
+from lossbench.cli import main
+main(("--version",))
+os._exit(sum(map(os.get_inheritable, (0, 1, 2))))  # an error where one is closed
+"""
+    for closed in ("<&-", "2>&-", "<&- >&- 2>&-"):
+        assert subprocess.run(["sh", "-c", f"\"$0\" -c '{code}' {closed}", sys.executable], check=False).returncode == 3
 
 
 HERE = Hardware(cores=8, memory=16 << 30, devices=("0", "GPU-5", "3"))
