@@ -10,8 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lossbench.catalog import names
 from lossbench.errors import ConfigError
 from lossbench.naming import register_resolvers
-from lossbench.sweep.expand import options_loader
 from lossbench.sweep.compose import Composer, Compositions
+from lossbench.sweep.expand import options_loader
 
 MINE = {
     "loss/mine.yaml": "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n",
