@@ -467,7 +467,7 @@ def test_a_recorded_setting_that_could_bring_in_a_file_is_typed_again(desk, monk
 
 def test_a_job_of_a_sweep_is_a_run_like_others(desk, monkeypatch):
     stop_after(monkeypatch, 25)
-    code, out, _ = desk("train", "-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep")
+    code, out, _ = desk("train", "-m", *QUICK, "seed=0,1", "trainer.flush_every=5,6", "hydra.sweep.dir=sweep")
     assert (code, "interrupted; 0 jobs ended, 1 saved half-way; go on with: " in out) == (143, True)
     Path("sweep").rename("my 'sweep'")
     (job,) = (path.parent for path in Path("my 'sweep'").rglob("status.json"))
