@@ -122,6 +122,7 @@ def test_cfg_prints_the_config_and_trains_nothing(cli, tmp_path, flags, first):
         "resume",
         "weights",
         "seed",
+        "sweep",
         *sorted(catalog.GROUPS[:-1], key=list(config).index),
     ]
     assert list(tmp_path.iterdir()) == []
