@@ -71,6 +71,7 @@ def bowl(job):
     return valley(job) + abs(settings(job)["y"] - 0.7)
 
 
+@pytest.mark.slow
 def test_tpe_finds_better_settings_than_chance(tmp_path):
     def found(sampler, seed):
         study = search(tmp_path / f"{sampler}{seed}", PLANE, sampler=sampler, trials=30, seed=seed)

@@ -578,6 +578,7 @@ def test_a_sweep_has_the_pool_where_the_hardware_is_worth_more_than_one_worker(
     assert chosen == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_small_job_after_a_large_one_has_a_small_peak_of_memory(cli, device):
     widths = "model.hidden=[4000,4000],[8]"

@@ -144,6 +144,7 @@ def test_choices_and_plugins_are_recorded(cli):
     assert (code, "2 have ended already" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_jobs_that_a_later_call_leaves_behind_are_named(cli, monkeypatch):
     with monkeypatch.context() as patched:
         stop_in(patched, 0)
@@ -197,6 +198,7 @@ def test_the_same_number_spelt_in_two_ways_is_one_job(cli):
 # Failures
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_tried_again_only_when_asked(cli):
     table("a.csv")
     code, out, _ = cli(*CSV, "sweep.name=a")
