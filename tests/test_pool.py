@@ -27,7 +27,8 @@ from lossbench.sweep.pool.hardware import Hardware, limits, names
 from lossbench.sweep.pool.slots import PoolOptions, refuse_numbered, slots
 
 CODE = """
-import collections, ctypes, gc, json, logging, os, random, resource, signal, socket, sys, threading, time, warnings
+import collections, ctypes, gc, glob, json, logging, os, random, resource, signal, socket, sys, threading, time
+import warnings
 import numpy as np
 import torch
 from hydra import initialize_config_dir
@@ -45,6 +46,11 @@ def chosen(input, target, *, how: str = "plain"):
 
 def raises():
     raise ValueError("as asked")
+
+def follows():
+    while not glob.glob("outputs/s/*how=plain*/steps.csv"):
+        time.sleep(0.01)
+    raises()
 
 def exits():
     sys.exit(3)
@@ -383,11 +389,10 @@ def test_sigterm_stops_the_sweep_in_order(jobs, monkeypatch):
 def test_where_the_sweep_itself_fails_what_runs_saves_its_state(jobs, monkeypatch):
     def full(feed, task, row):
         assert "as asked" in row["error"]
-        wait_until(lambda: (directory("plain") / "steps.csv").exists())
         raise OSError(errno.ENOSPC, "No space left on device", "sweep.json")
 
     monkeypatch.setattr(Feed, "ended", full)
-    process = jobs("raises", "plain", words=(*LONG, "hydra.launcher.n_workers=2"))
+    process = jobs("follows", "plain", words=(*LONG, "hydra.launcher.n_workers=2"))
     assert process.until(lambda: len(children(process.pid)) == 2)
     workers = children(process.pid)
     assert process.wait() == 6
