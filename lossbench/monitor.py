@@ -7,6 +7,7 @@ from typing import Any
 from lossbench.config import Config
 from lossbench.data import Data
 from lossbench.errors import ConfigError, did_you_mean
+from lossbench.tasks import Task
 
 
 def monitor_of(config: Config, data: Data) -> str:
@@ -15,9 +16,19 @@ def monitor_of(config: Config, data: Data) -> str:
     Raises:
         ConfigError: the task has no such metric.
     """
-    name = config.trainer.monitor or next(iter(data.task.directions))
+    name = monitored(config, data.task)
     direction_of(data, name)
     return name
+
+
+def monitored(config: Config, task: Task) -> str:
+    """The same, whether the task has it or not."""
+    return config.trainer.monitor or next(iter(task.directions))
+
+
+def directions_of(task: Task) -> dict[str, str]:
+    """Each of its metrics' better direction, `max` or `min`; that of the loss too."""
+    return {"loss": "min", **task.directions}
 
 
 def direction_of(data: Data, metric: str, key: str = "trainer.monitor") -> Any:
@@ -26,7 +37,7 @@ def direction_of(data: Data, metric: str, key: str = "trainer.monitor") -> Any:
     Raises:
         ConfigError: the task has no such metric; `key` is who asked for it.
     """
-    directions = {"loss": "min", **data.task.directions}
+    directions = directions_of(data.task)
     if metric not in directions:
         raise ConfigError(
             f"{key}: task {data.task.name} has no metric '{metric}'{did_you_mean(metric, directions)} "

@@ -17,7 +17,7 @@ from lossbench.engine.restore import found, load, number
 from lossbench.errors import CheckpointError, ConfigError
 from lossbench.observe.run_dir import lock, read_json
 from lossbench.saved import FOLDER, checkpoint_at, run_of
-from lossbench.signatures import show
+from lossbench.signatures import typed
 
 # What a run keeps for life, by the name of the choice.
 KEPT = ("dataset", "model", "loss", "optim")
@@ -152,7 +152,7 @@ def _compared(path: Path, named: Path, config: Config, held: TextIO) -> Resume:
     if status.get("status") == "completed" and reason != "pruned" and not _any(keys, LENGTH):
         mend = FINISHED.get(str(reason), FINISHED["length"])
         raise ConfigError(f"{path} has finished ({reason}); {mend} trains on")
-    notes = [f"{key} was {_typed(old)} and is {_typed(new)} from here on" for key, old, new in changed]
+    notes = [f"{key} was {typed(old)} and is {typed(new)} from here on" for key, old, new in changed]
     for name, old, new in differences(facts["environment"], here):
         notes.append(f"{name} was {old} and is {new}: what follows may differ in the last bits")
     later = [str(number(p)) for p in found(path / FOLDER, "step") if number(p) > facts["step"]]
@@ -196,7 +196,7 @@ def refuse_differences(
     for key, was, now in changed:
         if key == "optim._target_" or _PARTITION.fullmatch(key) or not _any([key], MAY_CHANGE):
             raise CheckpointError(
-                f"{path} was trained with {key}={_typed(was)}, and {key}={_typed(now)} is asked for; {hint}"
+                f"{path} was trained with {key}={typed(was)}, and {key}={typed(now)} is asked for; {hint}"
             )
 
 
@@ -212,11 +212,6 @@ def _silent(key: str, config: Config) -> bool:
     if key.startswith("trainer.average.") and key != "trainer.average.kind":
         return config.average.kind is None
     return key == "weights" or no_matter(key)
-
-
-def _typed(value: Any) -> str:
-    """A value as one types it after `key=`."""
-    return value if isinstance(value, str) else show(value)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

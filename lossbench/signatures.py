@@ -275,6 +275,11 @@ def show(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
+def typed(value: Any) -> str:
+    """A value as one types it after `key=`."""
+    return value if isinstance(value, str) else show(value)
+
+
 def _near(value: Any, hint: Any) -> str:
     words = [a for a in literals(hint) if isinstance(a, str)]
     return did_you_mean(value, words) if isinstance(value, str) else ""

@@ -17,11 +17,11 @@ from lossbench.config import Config, no_matter
 from lossbench.engine import Averaged, Best, Metrics
 from lossbench.engine.range_rule import RangeTest
 from lossbench.group_facts import at_the_end
+from lossbench.monitor import directions_of
 from lossbench.observe.recorder import DeviceRecorder
 from lossbench.observe.run_dir import Status
 from lossbench.rates import facts_of
-
-NAMED = ("loss", "optim", "scheduler", "model", "dataset")
+from lossbench.report.runs import GROUPS
 
 
 def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "seed": config.root.seed,
         "choices": config.choices,
         **identity(config),
-        "directions": {"loss": "min", **run.player.task.directions},
+        "directions": directions_of(run.player.task),
         "versions": {"lossbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
@@ -84,7 +84,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 
     Interpolations are as they were typed: what they stand for may be a secret of the environment.
     """
-    found: dict[str, Any] = {name: config.choices.get(name, name) for name in NAMED}
+    found: dict[str, Any] = {name: config.choices.get(name, name) for name in GROUPS}
     for key, value in config.typed.items():
         found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
     return {key: value for key, value in found.items() if not no_matter(key)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 from hydra.plugins.launcher import Launcher
 
@@ -15,11 +16,18 @@ from lossbench.sweep.clusters.cluster import cluster_of, run, take
 from lossbench.sweep.feed import Feed
 from lossbench.sweep.job import Job, Task
 from lossbench.sweep.lost import row_of
+from lossbench.sweep.placed import words
 from lossbench.sweep.pool.hardware import usable_cores
 from lossbench.sweep.run_job import reported
-from lossbench.sweep.search.space import as_text
 
 OF_THIS_MACHINE = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A launcher of our own, as the pool is one: it takes tasks one by one as workers come free."""
+
+    def stream(self, feed: Feed) -> None: ...
 
 
 def drive(launcher: Launcher, feed: Feed) -> None:
@@ -28,7 +36,7 @@ def drive(launcher: Launcher, feed: Feed) -> None:
     Raises:
         KeyboardInterrupt: the sweep was asked to stop; what ran has saved its state.
     """
-    if hasattr(launcher, "stream"):
+    if isinstance(launcher, Streaming):
         launcher.stream(feed)
     elif is_hydras_own(launcher):
         while tasks := take(feed, 1):
@@ -51,7 +59,7 @@ def refuse_devices(launcher: Launcher, jobs: Sequence[Job]) -> None:
     Raises:
         ResourceError: names the device.
     """
-    if hasattr(launcher, "stream") or type(launcher).__name__ in OF_THIS_MACHINE:
+    if isinstance(launcher, Streaming) or type(launcher).__name__ in OF_THIS_MACHINE:
         for name in sorted({str(job.config.trainer.device) for job in jobs} - {"auto", "cpu"}):
             pick_device(name)
 
@@ -59,6 +67,11 @@ def refuse_devices(launcher: Launcher, jobs: Sequence[Job]) -> None:
 def is_hydras_own(launcher: Launcher) -> bool:
     """Whether jobs run one by one in this process. Hydra may load the class anew, so it is known by its name."""
     return type(launcher).__name__ == "BasicLauncher"
+
+
+def tells_of_evaluations(launcher: Launcher) -> bool:
+    """Whether jobs can be ended early: other launchers tell of a job at its end alone."""
+    return isinstance(launcher, Streaming) or is_hydras_own(launcher)
 
 
 def _at_once(launcher: Launcher) -> int:
@@ -97,9 +110,3 @@ def _launch(launcher: Launcher, tasks: Sequence[Task], feed: Feed) -> None:
 def _reached(task: Task) -> tuple[bool, dict[str, object]]:
     """How far the task has come, as its directory shows: Hydra makes it before a job begins."""
     return task.path.exists(), read_json(task.path / "status.json", {})
-
-
-def words(task: Task) -> list[str]:
-    """The job's overrides, and where Hydra should put it."""
-    place, name = as_text(str(task.path.parent.absolute())), as_text(task.path.name)
-    return [*task.job.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.errors import ConfigError
-from lossbench.signatures import show
+from lossbench.signatures import typed
 
 # By its key, every value that a setting has in some job.
 Values = Mapping[str, list[Any]]
@@ -16,20 +16,12 @@ Values = Mapping[str, list[Any]]
 
 def values(jobs: Iterable[Mapping[str, Any]]) -> Values:
     """The values of each setting over the jobs' settings, each once."""
-    found: dict[str, dict[str, Any]] = {}
-    for settings in jobs:
-        for key, value in settings.items():
-            found.setdefault(key, {}).setdefault(_text(value), value)
-    return {key: list(each.values()) for key, each in found.items()}
+    return _each_once(pair for settings in jobs for pair in settings.items())
 
 
 def joined(first: Values, second: Values) -> Values:
     """The values of both."""
-    both: dict[str, dict[str, Any]] = {}
-    for some in (first, second):
-        for key, each in some.items():
-            both.setdefault(key, {}).update({_text(value): value for value in each})
-    return {key: list(each.values()) for key, each in both.items()}
+    return _each_once((key, value) for some in (first, second) for key, each in some.items() for value in each)
 
 
 def refuse_changes(sweep: Path, earlier: Values, now: Values) -> None:
@@ -41,7 +33,7 @@ def refuse_changes(sweep: Path, earlier: Values, now: Values) -> None:
         ConfigError: names every such setting with both values.
     """
     changed = [
-        (f"{key}={_typed(earlier[key][0])}", f"{key}={_typed(each[0])}")
+        (f"{key}={typed(earlier[key][0])}", f"{key}={typed(each[0])}")
         for key, each in now.items()
         if len(each) == len(earlier.get(key, ())) == 1 and _text(each[0]) != _text(earlier[key][0]) and key != "seed"
     ]
@@ -53,11 +45,13 @@ def refuse_changes(sweep: Path, earlier: Values, now: Values) -> None:
         )
 
 
+def _each_once(settings: Iterable[tuple[str, Any]]) -> Values:
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in settings:
+        found.setdefault(key, {}).setdefault(_text(value), value)
+    return {key: list(each.values()) for key, each in found.items()}
+
+
 def _text(value: Any) -> str:
     """By which values are told apart."""
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _typed(value: Any) -> str:
-    """A value as one types it after `key=`."""
-    return value if isinstance(value, str) else show(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +34,14 @@ class Job:
     settings: Mapping[str, Any]
     hparams: Mapping[str, Any]
     phase: str = ""
+
+
+def different(jobs: Iterable[Job]) -> list[Job]:
+    """The first of each that are equal: another would give the same result again."""
+    found: dict[str, Job] = {}
+    for job in jobs:
+        found.setdefault(job.hash, job)
+    return list(found.values())
 
 
 @dataclass(frozen=True)

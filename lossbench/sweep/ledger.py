@@ -42,6 +42,7 @@ class Ledger:
         self._given = {job["directory"]: key for key, job in self.jobs.items()}
         self._numbers = count(1 + max((job["number"] for job in self.jobs.values()), default=-1))
         self._settled: set[str] = set()
+        self._ended: dict[tuple[str, str], Row] = {}  # by directory, which from then on stays as it is, and hash
 
     def plan(self, source: Source, command: Sequence[str], sweeper: str) -> None:
         """Write down what the sweep is about to do.
@@ -106,7 +107,12 @@ class Ledger:
         return self.path / str(self.jobs[key]["directory"])
 
     def _row(self, key: str) -> Row | None:
-        return ended(self._path(key), key)
+        return self._ended_in(str(self.jobs[key]["directory"]), key)
+
+    def _ended_in(self, name: str, key: str) -> Row | None:
+        if (name, key) not in self._ended and (row := ended(self.path / name, key)):
+            self._ended[name, key] = row
+        return self._ended.get((name, key))
 
     def _enter(self, jobs: Sequence[Job]) -> bool:
         """Whether that says anything new."""
@@ -126,7 +132,7 @@ class Ledger:
 
     def _usable(self, name: str, job_hash: str) -> str:
         """The directory of that name, or a new one where it holds what must stay as it is."""
-        row = ended(self.path / name, job_hash)
+        row = self._ended_in(name, job_hash)
         again = row is not None and row["status"] == "failed" and self.retry_failed
         is_its_own = self._given.get(name, job_hash) == job_hash
         if is_its_own and not again and (row is not None or _can_take(self.path / name, job_hash)):

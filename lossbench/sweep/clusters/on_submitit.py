@@ -17,8 +17,8 @@ from submitit.core.utils import UncompletedJobError
 
 from lossbench.errors import ConfigError, ResourceError, first_line
 from lossbench.stopping import Terminated, terminate
-from lossbench.sweep.drive import words
 from lossbench.sweep.job import Task
+from lossbench.sweep.placed import words
 from lossbench.sweep.pool.hardware import usable_cores
 
 SAVING = 60  # seconds that jobs have to save their state when the sweep is stopped

@@ -18,7 +18,7 @@ from lossbench.signatures import show
 from lossbench.sweep.compose import Composer
 from lossbench.sweep.expand import labels
 from lossbench.sweep.fair.protocol import Protocol, unknown_key
-from lossbench.sweep.job import Job
+from lossbench.sweep.job import Job, different
 from lossbench.sweep.search.space import Dimension
 
 WIDTH = 30  # a default's range goes this factor either way: three decades in all
@@ -52,18 +52,16 @@ def compose_arms(protocol: Protocol, composer: Composer) -> list[Arm]:
     Raises:
         ConfigError: something in it is refused, or there is no such key, or a range is missing.
     """
-    found: dict[str, Job] = {}
-    for label, words in zip(labels(protocol.arms), protocol.arms, strict=True):
-        job = composer.job(words, f"tune-{label or 'default'}", "tune")
-        found.setdefault(job.hash, job)
+    every = zip(labels(protocol.arms), protocol.arms, strict=True)
+    found = different(composer.job(words, f"tune-{label or 'default'}", "tune") for label, words in every)
     if equal := len(protocol.arms) - len(found):
         say(f"{plural(equal, 'arm')} equal to another: run once")
-    known = list(dict.fromkeys(key for job in found.values() for key in job.settings))
+    known = list(dict.fromkeys(key for job in found for key in job.settings))
     for key in protocol.tuned:
         if key not in known and not key.startswith("+"):
             raise unknown_key(key, known)
-    names = _names(list(found.values()), protocol.swept)
-    arms = [_arm(name, job, protocol.tuned) for name, job in zip(names, found.values(), strict=True)]
+    names = _names(found, protocol.swept)
+    arms = [_arm(name, job, protocol.tuned) for name, job in zip(names, found, strict=True)]
     for arm in arms:
         for dimension in arm.dimensions:  # what it refuses is said before anything runs
             for value in dimension.choices or (dimension.low, dimension.high):
@@ -86,7 +84,7 @@ def sobol_trials(arms: Sequence[Arm], protocol: Protocol, composer: Composer, se
     columns = {key: column for column, key in enumerate(protocol.tuned)}
     points = unit_points(len(columns), protocol.trials - 1, seed)
     found = [[arm.default, *(_at(arm, point, columns, composer) for point in points)] for arm in arms]
-    return [_different(jobs) for jobs in found]
+    return [different(jobs) for jobs in found]
 
 
 def unit_points(dimensions: int, n: int, seed: int) -> np.ndarray:  # (n, dimensions)
@@ -175,14 +173,6 @@ def _around(key: str, default: Any, arm: str) -> Dimension:
 def _short(number: float) -> float:
     """The number with few digits."""
     return float(f"{number:.{DIGITS}g}")
-
-
-def _different(jobs: Sequence[Job]) -> list[Job]:
-    """The first of each that are equal."""
-    found: dict[str, Job] = {}
-    for job in jobs:
-        found.setdefault(job.hash, job)
-    return list(found.values())
 
 
 def _at(arm: Arm, point: np.ndarray, columns: Mapping[str, int], composer: Composer) -> Job:

@@ -13,6 +13,7 @@ from lossbench.compose import check_composed
 from lossbench.config import Config
 from lossbench.data import Data
 from lossbench.errors import ConfigError, did_you_mean
+from lossbench.monitor import directions_of, monitored
 from lossbench.sweep.job import Job, Row
 from lossbench.tasks import Task
 
@@ -71,7 +72,7 @@ def objectives(asked: str | Sequence[str] | None, jobs: Sequence[Job]) -> list[O
             data, _ = load_data(config, torch.device("cpu"))
             loaded[str(job.settings["dataset"])] = data
         task, _ = suit(config, data.task)
-        here = [_objective(name, config, task) for name in names or [_monitored(config, task)]]
+        here = [_objective(name, config, task) for name in names or [f"val/{monitored(config, task)}"]]
         if found and here != found:
             raise ConfigError(
                 f"jobs are judged by {_said(found)} or by {_said(here)}; "
@@ -91,14 +92,10 @@ def _representative(jobs: Sequence[Job]) -> list[Job]:
     return list(found.values())
 
 
-def _monitored(config: Config, task: Task) -> str:
-    return f"val/{config.trainer.monitor or next(iter(task.directions))}"
-
-
 def _objective(name: str, config: Config, task: Task) -> Objective:
     if name in NUMBERS:
         return Objective(name, NUMBERS[name])
-    directions = {"loss": "min", **task.directions}
+    directions = directions_of(task)
     split, _, metric = name.partition("/")
     if split == "test":
         raise ConfigError("sweep.metric: the test split is looked at once, at the end; search by val/...")
@@ -110,8 +107,8 @@ def _objective(name: str, config: Config, task: Task) -> Objective:
             f"sweep.metric: task {task.name} has no metric '{metric}'{did_you_mean(metric, has)} "
             f"(has: {', '.join(has)})"
         )
-    monitored = f"{split}/{metric}" == _monitored(config, task)
-    return Objective(f"{split}/{metric}", (monitored and config.trainer.direction) or directions[metric])
+    chooses = (split, metric) == ("val", monitored(config, task))
+    return Objective(f"{split}/{metric}", (chooses and config.trainer.direction) or directions[metric])
 
 
 def _said(found: Sequence[Objective]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from lossbench.console import say
 from lossbench.errors import ConfigError
 from lossbench.sweep.compose import Composer
-from lossbench.sweep.job import Job, Row
+from lossbench.sweep.job import Job, Row, different
 from lossbench.sweep.options import SweepOptions
 from lossbench.sweep.search.objective import objectives
 from lossbench.sweep.search.space import Dimension, space
@@ -157,13 +157,8 @@ def study(words: Sequence[str], composer: Composer, options: SweepOptions, direc
 def _ends(dimensions: Sequence[Dimension], fixed: Sequence[str], composer: Composer) -> list[Job]:
     """Jobs with each choice and with both ends of each interval, the other settings in the middle or the first."""
     middle = {d.key: d.word(d.choices[0] if d.choices else d.at(0.5)) for d in dimensions}
-    found: dict[str, Job] = {}
-    for dimension in dimensions:
-        for value in dimension.choices or (dimension.low, dimension.high):
-            settings = list({**middle, dimension.key: dimension.word(value)}.values())
-            job = _job(composer, fixed, settings)
-            found.setdefault(job.hash, job)
-    return list(found.values())
+    ends = ((d, value) for d in dimensions for value in d.choices or (d.low, d.high))
+    return different(_job(composer, fixed, list({**middle, d.key: d.word(value)}.values())) for d, value in ends)
 
 
 def _job(composer: Composer, fixed: Sequence[str], settings: Sequence[str]) -> Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hydra_plugins.lossbench.sweeper import LossbenchSweeper
@@ -22,10 +21,9 @@ class FairSweeper(LossbenchSweeper):
     def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
         from lossbench.sweep.fair.fair import fair
 
-        assert self.config is not None
-        return fair(words, composer, options, Path(str(self.config.hydra.sweep.dir)))
+        return fair(words, composer, options, self.directory)
 
-    def conclude(self, source: Source, directory: Path) -> None:
+    def conclude(self, source: Source) -> None:
         from lossbench.console import say
         from lossbench.observe.replacing import replacing
         from lossbench.sweep.fair.fair import Fair
@@ -35,6 +33,6 @@ class FairSweeper(LossbenchSweeper):
         lines = report(source)
         for line in lines:
             say(line)
-        with replacing(directory / "tuning.txt") as file:
+        with replacing(self.directory / "tuning.txt") as file:
             file.write("".join(f"{line}\n" for line in lines).encode())
-        super().conclude(source, directory)
+        super().conclude(source)

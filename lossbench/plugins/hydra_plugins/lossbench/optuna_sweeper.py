@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hydra_plugins.lossbench.sweeper import LossbenchSweeper
@@ -26,17 +25,16 @@ class OptunaSweeper(LossbenchSweeper):
 
         if find_spec("optuna") is None:
             raise ConfigError('hydra/sweeper=optuna needs Optuna: pip install "lossbench[optuna]"')
-        from lossbench.sweep.drive import is_hydras_own
+        from lossbench.sweep.drive import tells_of_evaluations
         from lossbench.sweep.search.study import study
 
         assert self.config is not None
         assert self.launcher is not None
-        if options.pruner and not (is_hydras_own(self.launcher) or hasattr(self.launcher, "stream")):
+        if options.pruner and not tells_of_evaluations(self.launcher):
             say("this launcher tells of its jobs when they have ended: sweep.pruner ends none of them early")
-        directory = Path(str(self.config.hydra.sweep.dir))
-        return study(words, composer, options, directory, seed=int(self.config.seed))
+        return study(words, composer, options, self.directory, seed=int(self.config.seed))
 
-    def conclude(self, source: Source, directory: Path) -> None:
+    def conclude(self, source: Source) -> None:
         from lossbench.app import config_flags
         from lossbench.sweep.search.best import show_best
         from lossbench.sweep.search.study import Study

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from lossbench.sweep.compose import Composer
-    from lossbench.sweep.job import Job, Source
+    from lossbench.sweep.job import Source
     from lossbench.sweep.options import SweepOptions
 
 
@@ -38,6 +38,12 @@ class LossbenchSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+    @property
+    def directory(self) -> Path:
+        """The sweep's own."""
+        assert self.config is not None
+        return Path(str(self.config.hydra.sweep.dir))
+
     def sweep(self, arguments: list[str]) -> Any:
         from lossbench import app
         from lossbench.sweep import command
@@ -59,14 +65,13 @@ class LossbenchSweeper(Sweeper):
         if hasattr(self.launcher, "check"):
             self.launcher.check(source.known)
         refuse_devices(self.launcher, source.known)
-        directory = Path(str(self.config.hydra.sweep.dir))
         asked = Asked(
-            directory=directory,
+            directory=self.directory,
             command=command.recordable(app.settings),
             sweeper=str(self.config.hydra.runtime.choices["hydra/sweeper"]),
-            again=command.resuming(directory, str(self.config.output_root), app.config_flags),
+            again=command.resuming(self.directory, str(self.config.output_root), app.config_flags),
         )
-        return conduct(self.launcher, source, asked, options, lambda: self.conclude(source, directory))
+        return conduct(self.launcher, source, asked, options, lambda: self.conclude(source))
 
     def source(self, words: Sequence[str], composer: Composer, options: SweepOptions) -> Source:
         """Where the jobs come from.
@@ -77,20 +82,18 @@ class LossbenchSweeper(Sweeper):
         from lossbench.console import say
         from lossbench.errors import plural
         from lossbench.sweep.expand import jobs, names, unique
-        from lossbench.sweep.job import Listed
+        from lossbench.sweep.job import Listed, different
 
         found = jobs(words, composer.loader, limit=options.max_jobs)
         kept = unique(found)
-        different: dict[str, Job] = {}
-        for job, name in zip(kept, names(kept), strict=True):
-            composed = composer.job(job, name)
-            different.setdefault(composed.hash, composed)  # 1e-3 is 0.001
-        if len(different) < len(found):
-            say(f"{plural(len(found) - len(different), 'job')} equal to another: run once")
-        return Listed(list(different.values()))
+        composed = [composer.job(job, name) for job, name in zip(kept, names(kept), strict=True)]
+        once = different(composed)  # 1e-3 is 0.001
+        if len(once) < len(found):
+            say(f"{plural(len(found) - len(once), 'job')} equal to another: run once")
+        return Listed(once)
 
-    def conclude(self, source: Source, directory: Path) -> None:
+    def conclude(self, source: Source) -> None:
         """Print what the results say, and save it."""
         from lossbench.report.leaderboard import conclude
 
-        conclude(directory)
+        conclude(self.directory)
