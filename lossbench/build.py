@@ -159,7 +159,7 @@ def build(config: Config) -> Run:
         thaw=thaw,
         average=build_average(config, trained, optimizers, length, batches),
     )
-    direction = options.direction or direction_of(data, monitor)
+    direction = direction_of(config, data, monitor)
     best = Best(player.modules, monitor, direction, options.early_stop)
     averaged_best = Best(player.modules, monitor, direction) if player.average else None
     notes = (*data.notes, *schedule_notes(config, player.schedules[0]))

@@ -17,7 +17,7 @@ def monitor_of(config: Config, data: Data) -> str:
         ConfigError: the task has no such metric.
     """
     name = monitored(config, data.task)
-    direction_of(data, name)
+    direction_of(config, data, name)
     return name
 
 
@@ -26,18 +26,25 @@ def monitored(config: Config, task: Task) -> str:
     return config.trainer.monitor or next(iter(task.directions))
 
 
-def directions_of(task: Task) -> dict[str, str]:
-    """Each of its metrics' better direction, `max` or `min`; that of the loss too."""
-    return {"loss": "min", **task.directions}
+def directions_of(config: Config, task: Task) -> dict[str, str]:
+    """Which way each of the task's metrics is better, `max` or `min`, and the loss.
+
+    `trainer.direction` turns that of the metric which the run is judged by.
+    """
+    found = {"loss": "min", **task.directions}
+    name = monitored(config, task)
+    if config.trainer.direction and name in found:
+        found[name] = config.trainer.direction
+    return found
 
 
-def direction_of(data: Data, metric: str, key: str = "trainer.monitor") -> Any:
+def direction_of(config: Config, data: Data, metric: str, key: str = "trainer.monitor") -> Any:
     """`min` or `max`.
 
     Raises:
         ConfigError: the task has no such metric; `key` is who asked for it.
     """
-    directions = directions_of(data.task)
+    directions = directions_of(config, data.task)
     if metric not in directions:
         raise ConfigError(
             f"{key}: task {data.task.name} has no metric '{metric}'{did_you_mean(metric, directions)} "

@@ -30,11 +30,9 @@ def build_schedules(
     Raises:
         ConfigError: the target is no schedule, or one that cannot be had so.
     """
-    options, monitor = config.scheduler_options, monitor_of(config, data)
-    metric = options.metric or monitor
-    direction = direction_of(data, metric, "scheduler.metric")
-    if metric == monitor:
-        direction = config.trainer.direction or direction
+    options = config.scheduler_options
+    metric = options.metric or monitor_of(config, data)
+    direction = direction_of(config, data, metric, "scheduler.metric")
     every = {"step": 1, "epoch": batches.steps_per_epoch, "evaluation": length.eval_every}[options.interval]
     warmup = warmup_steps(options.warmup, length.steps) / every
 

@@ -50,7 +50,7 @@ def summarise(run: Run, recorder: DeviceRecorder, status: Status, metrics: Mappi
         "seed": config.root.seed,
         "choices": config.choices,
         **identity(config),
-        "directions": directions_of(run.player.task),
+        "directions": directions_of(config, run.player.task),
         "versions": {"lossbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),

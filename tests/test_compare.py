@@ -857,3 +857,12 @@ def test_a_sweep_ends_with_its_leaderboard(cli, tmp_path, wide):
     best, worst = json.loads(first["json"])["arms"]
     assert {each["seed"]: each["value"] for each in best["values"]} == values
     assert {each["seed"]: each["value"] for each in worst["values"]} == {0: 0.0, 1: 0.0}
+
+
+def test_a_direction_that_was_stated_is_that_of_the_comparison(cli):
+    words = ("trainer.monitor=loss", "trainer.direction=max", "trainer.epochs=2", "sweep.name=s")
+    assert cli("train", "-m", "optim.lr=1e-9,1e-2", *words)[0] == 0
+    for metric, best in (("loss", "larger"), ("nll", "smaller")):
+        code, out, err = cli("compare", "outputs/s", "--metric", metric)
+        assert (code, err) == (0, "")
+        assert f"{best} is better" in out

@@ -67,20 +67,9 @@ BELOW = {
     "sweep.options": ("signatures",),
     "sweep.expand": ("catalog",),
     "sweep": (
-        *(
-            "app",
-            "build",
-            "catalog",
-            "compose",
-            "config",
-            "console",
-            "data",
-            "device",
-            "engine.restore",
-            "hydra_errors",
-        ),
-        *("naming", "observe", "rates", "report", "resume", "run", "saved", "signatures", "stopping", "summary"),
-        "tasks",
+        *("app", "build", "catalog", "compose", "config", "console", "data", "device", "engine.restore"),
+        *("hydra_errors", "monitor", "naming", "observe", "rates", "report", "resume", "run", "saved", "signatures"),
+        *("stopping", "summary", "tasks"),
     ),
     "cli": ("app", "commands", "completion", "hydra_errors", "listing", "stopping"),
 }

@@ -375,6 +375,8 @@ def test_the_metric_and_its_direction_are_the_tasks(cli):
     code, _, err = cli(*SWEEP, "dataset=diabetes", "loss=mse,gaussian_nll")
     assert code == 2
     assert "jobs are judged by val/rmse (min) or by val/nll (min)" in err
+    code, _, err = cli(*SWEEP, "dataset=diabetes", "loss=mse,gaussian_nll", "trainer.direction=max")
+    assert "jobs are judged by val/rmse (max) or by val/nll (max)" in err
 
 
 def test_a_search_with_trials_that_fail_goes_on(cli):

@@ -95,7 +95,7 @@ def _representative(jobs: Sequence[Job]) -> list[Job]:
 def _objective(name: str, config: Config, task: Task) -> Objective:
     if name in NUMBERS:
         return Objective(name, NUMBERS[name])
-    directions = directions_of(task)
+    directions = directions_of(config, task)
     split, _, metric = name.partition("/")
     if split == "test":
         raise ConfigError("sweep.metric: the test split is looked at once, at the end; search by val/...")
@@ -107,8 +107,7 @@ def _objective(name: str, config: Config, task: Task) -> Objective:
             f"sweep.metric: task {task.name} has no metric '{metric}'{did_you_mean(metric, has)} "
             f"(has: {', '.join(has)})"
         )
-    chooses = (split, metric) == ("val", monitored(config, task))
-    return Objective(f"{split}/{metric}", (chooses and config.trainer.direction) or directions[metric])
+    return Objective(f"{split}/{metric}", directions[metric])
 
 
 def _said(found: Sequence[Objective]) -> str:
