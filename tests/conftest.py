@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -34,8 +33,9 @@ def cli(capsys, monkeypatch, tmp_path):
     yield run
     root.handlers[:] = handlers  # `--info` adds one that writes to what is stdout now
     root.setLevel(level)
+    own = f"{tmp_path}{os.sep}"
     for name, module in list(sys.modules.items()):
-        if tmp_path in Path(getattr(module, "__file__", None) or "/").parents:
+        if str(getattr(module, "__file__", None)).startswith(own):
             del sys.modules[name]
 
 

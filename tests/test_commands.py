@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shlex
 import shutil
 import sys
 
@@ -13,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
-from test_bad_inputs import ROWS, everything, here  # noqa: F401  # a fixture
+from test_bad_inputs import everything
 
 from lossbench.build import build
 from lossbench.commands.files import check_place
@@ -262,18 +261,6 @@ def test_check_of_a_run_to_go_on_with(cli, runs):
     out = printed(cli, "check", f"resume={runs['digits']}", "trainer.steps=80")
     assert "goes on after step 60" in out
     assert everything(runs["digits"]) == before
-
-
-# What is about a sweep concerns `train` alone.
-ALIKE = [row for row in ROWS if re.match(r"train (?!.*\B--?[^c\s])(?!.*--cfg|.*--config-[np]|sweep)", row[0])]
-
-
-@pytest.mark.parametrize(("command", "code", "message"), ALIKE, ids=[command for command, *_ in ALIKE])
-def test_check_refuses_what_train_does(cli, here, command, code, message):  # noqa: F811
-    before = everything(here)
-    found = [cli(*shlex.split(words)) for words in (command, command.replace("train", "check", 1))]
-    assert found[0] == found[1]
-    assert everything(here) == before
 
 
 # evaluate

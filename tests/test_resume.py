@@ -383,6 +383,7 @@ def test_killed_at_random_moments_and_gone_on_with(desk, name):
     assert kill_and_resume(name, 5) == 5
 
 
+@pytest.mark.slow
 def test_the_command_itself_killed_and_gone_on_with(desk):
     """As above, with nothing but what a user types: a fresh interpreter each time."""
     words = (*RUNS["plain"], "trainer.steps=3000", "trainer.checkpoint.every=500")
@@ -398,7 +399,7 @@ def test_the_command_itself_killed_and_gone_on_with(desk):
 
 
 @pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR2", 143)])
-@pytest.mark.parametrize("name", ["plain", "workers"])
+@pytest.mark.parametrize("name", ["plain", pytest.param("workers", marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_printed_command_goes_on(desk, name, signal, code):
     words = (
         *RUNS[name],
