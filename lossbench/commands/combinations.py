@@ -10,15 +10,19 @@ from lossbench.commands.usage import Asked
 from lossbench.hydra_errors import translate
 from lossbench.sweep.expand import jobs, labels, options_loader, unique
 
+MOST = 100
+
 
 def combinations(asked: Asked) -> list[tuple[str, list[str]]]:
     """Each combination's name, which is empty where there is but one, and its settings.
 
     Raises:
-        ConfigError: a config directory that is not there, or a sweep over nothing; Hydra's own errors come as they are.
+        ConfigError: a config directory that is not there, or a sweep over nothing or too much; Hydra's own errors come
+            as they are.
     """
     check_config_dir([f"--config-dir={directory}" for directory in asked.config_dirs])
-    found = unique(jobs(with_recorded([], asked.overrides), options_loader(asked.config_dirs)))
+    words, loader = with_recorded([], asked.overrides), options_loader(asked.config_dirs)
+    found = unique(jobs(words, loader, limit=MOST, raised_by=None))
     return list(zip(labels(found), found, strict=True))
 
 

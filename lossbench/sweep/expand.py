@@ -19,12 +19,15 @@ from lossbench import catalog
 from lossbench.errors import ConfigError
 
 
-def jobs(overrides: Sequence[str], loader: ConfigLoader, *, limit: int | None = None) -> list[list[str]]:
+def jobs(
+    overrides: Sequence[str], loader: ConfigLoader, *, limit: int, raised_by: str | None = "sweep.max_jobs"
+) -> list[list[str]]:
     """The overrides of each job, the last key moving fastest.
 
     Args:
         loader: knows the options, for `glob`.
         limit: more jobs than so many are refused.
+        raised_by: the key that allows more, if there is one.
 
     Raises:
         ConfigError: a sweep over nothing, or over more than the limit; Hydra's own errors come as they are.
@@ -36,8 +39,8 @@ def jobs(overrides: Sequence[str], loader: ConfigLoader, *, limit: int | None = 
         if not count:
             raise ConfigError(f"the sweep has 0 jobs: '{sweeps[key].input_line}' is empty")
     total = prod(counts.values())
-    if limit is not None and total > limit:
-        raise ConfigError(f"{total} jobs (limit {limit}); pass sweep.max_jobs={total}")
+    if total > limit:
+        raise ConfigError(f"{total} jobs (limit {limit}){f'; pass {raised_by}={total}' if raised_by else ''}")
     if not any(override.is_sweep_override() for override in parsed):
         return [list(overrides)]
     (found,) = BasicSweeper.split_arguments(parsed, None)
