@@ -95,7 +95,7 @@ def test_targets_get_their_gradient(loss, slope):
         torch.testing.assert_close(found, torch.full_like(x, slope))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # torch's own, at its first use of forward mode
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, at its first use of forward mode
 @pytest.mark.usefixtures("piece")
 @pytest.mark.parametrize("loss", [losses.hinge, losses.exponential, losses.log_cosh, losses.focal, losses.bi_tempered])
 def test_forward_mode_agrees_with_reverse_mode(loss):
