@@ -12,7 +12,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lossbench.errors import ConfigError, did_you_mean
 
@@ -42,27 +42,20 @@ def accepts_any(target: Callable[..., Any]) -> bool:
 
 
 def hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations with their `Annotated` metadata; empty where they cannot be evaluated."""
+    """Annotations as they are written, with their `Annotated` metadata; empty where they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
     for known in (None, vars(collections.abc)):  # torch imports `Callable` and the like for its type checker only
         try:
-            found = get_type_hints(function, localns=known, include_extras=True)
+            # not get_type_hints: before Python 3.11 a default of None makes it hash the metadata, and widen the type
+            return inspect.get_annotations(function, locals=known, eval_str=True)
         except Exception:  # a foreign annotation may name what only its type checker imports
             continue
-        return {name: _bare(hint) for name, hint in found.items()}
     return {}
 
 
 def takes_function(hint: Any) -> bool:
     """Whether a type is, or may be, that of a function, which a config names by its import path."""
     return get_origin(hint) is Callable or any(map(takes_function, get_args(hint)))
-
-
-def _bare(hint: Any) -> Any:
-    """The hint as written: before Python 3.11 a default of None wraps it in one more Optional."""
-    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
-    inner = [m for m in members if get_origin(m) is Annotated and type(None) in get_args(get_args(m)[0])]
-    return inner[0] if len(members) == 2 and inner else hint
 
 
 def noted(target: Callable[..., Any], ranges: Mapping[str, Any]) -> dict[str, Any]:

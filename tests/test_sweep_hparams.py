@@ -35,7 +35,7 @@ def check_same_columns(runs):
 
 def test_all_runs_of_a_sweep_have_the_same_columns(cli):
     assert cli(*SWEEP, "hydra/launcher=basic")[0] == 0
-    runs = sorted(Path("outputs/s").glob("*-*/"))
+    runs = sorted(path.parent for path in Path("outputs/s").glob("*/status.json"))
     focal, clipped, cross_entropy, _ = check_same_columns(runs)
     assert focal["loss.gamma"] == 2
     assert math.isnan(cross_entropy["loss.gamma"])
