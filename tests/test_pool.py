@@ -193,12 +193,12 @@ def directory(how):
 
 
 def children(pid):
-    """The processes that this one has started, but for the one that multiprocessing keeps for itself."""
+    """The workers that this process has started, once they are no copies of it any more."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == pid and "resource_tracker" not in (path.parent / "cmdline").read_text():
+            if parent == pid and "spawn_main" in (path.parent / "cmdline").read_text():
                 found.append(int(path.parent.name))
         except OSError:
             continue
