@@ -8,8 +8,9 @@ ratios. A sweep has a process of its own, and is timed from the first job that b
 comes before is told apart: its start, with the imports that every run needs, and that of the pool's workers (until the
 first one is at work). The separate processes are whole `lossbench train` commands, as many at a time as there are
 workers, and their start is in each of them. The overhead of a job is what is spent on it beyond the training itself:
-the wall time of all workers, shared out over the jobs, less the `seconds` that the run recorded; and, where a launcher
-tells of each job by itself, the median over the jobs of the time from beginning to end, less the same.
+the wall time of all workers, shared out over the jobs, less the `seconds` that the run recorded. Where a launcher tells
+of each job by itself, a worker's time is that from its first job to the end of its last one; and the median over the
+jobs of the time from beginning to end, less the same, is told as well.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # A sweep as its own process runs it; on its last line are the moments at which the first job was handed out, and at
 # which each began and ended, in seconds since the process had its imports.
@@ -38,12 +39,14 @@ import sklearn.model_selection, torch
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # which makes torch import its compiler
 from lossbench.sweep.feed import Feed
 begun = time.perf_counter()
-moments = {'started': {}, 'ended': {}}
+moments = {'started': {}, 'ended': {}, 'where': {}}
 
 def noted(name):
     method = getattr(Feed, name)
     def call(self, task, *given):
         moments[name].setdefault(str(task.path), time.perf_counter() - begun)
+        if name == 'started':
+            moments['where'][str(task.path)] = given[0] if given else ''
         return method(self, task, *given)
     setattr(Feed, name, call)
 
@@ -121,8 +124,18 @@ def sweep(launcher: Sequence[str], words: Sequence[str], jobs: int, workers: int
     first = min(started.values())
     wall = max(ended.values()) - first
     each = [ended[path] - started[path] - seconds[path] for path in seconds] if tells else [math.nan]
-    overhead = (wall * workers - sum(seconds.values())) / jobs
+    spent = at_work(moments) if tells else wall * workers
+    overhead = (spent - sum(seconds.values())) / jobs
     return Took(wall / jobs, overhead, statistics.median(each), moments["next"], first - moments["next"])
+
+
+def at_work(moments: dict[str, dict[str, Any]]) -> float:
+    """The seconds of all workers, each from its first job to the end of its last one."""
+    jobs: dict[str, list[str]] = {}
+    for path, where in moments["where"].items():
+        jobs.setdefault(where, []).append(path)
+    started, ended = moments["started"], moments["ended"]
+    return sum(max(ended[p] for p in paths) - min(started[p] for p in paths) for paths in jobs.values())
 
 
 def separately(each: Sequence[Sequence[str]], workers: int) -> Took:

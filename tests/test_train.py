@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from lossbench import catalog
 from lossbench.build import build
 from lossbench.compose import compose
 
 SHORT = ("trainer.steps=3", "trainer.batch_size=32")
+
+# Text that YAML could take for something else, or break.
+TEXTS = ["1e-3", "1_0", "nan", ".5", "no", "null", "~", "", "a: b", "- a", "#a", "*a", "${oc.env:X}", "é", "a\n\nb"]
 
 
 def runs():
@@ -24,6 +29,14 @@ def runs():
 
 def status(directory):
     return json.loads((directory / "status.json").read_text())["status"]
+
+
+def test_the_config_is_written_as_omegaconf_does():
+    keys = {f"key{k}": text for k, text in enumerate([*TEXTS, 40 * "word ", "x" * 200])}
+    typed = {**keys, "numbers": [1, 1e-5, -0.0, math.inf, None, True], "empty": [{}, []], "deep": {"a": {"b": keys}}}
+    text = replace(compose(), typed=typed).text
+    assert text == OmegaConf.to_yaml(OmegaConf.create(typed))
+    assert OmegaConf.to_container(OmegaConf.create(text)) == typed
 
 
 def test_a_run_leaves_its_files(cli):

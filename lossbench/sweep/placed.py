@@ -10,13 +10,11 @@ from lossbench.sweep.job import Task
 from lossbench.sweep.search.space import as_text
 
 
-def placed(config: DictConfig, number: int, path: Path) -> DictConfig:
-    """The config with Hydra's own part of the job of that number in the directory `path`."""
-    found = config.copy()
-    with read_write(found.hydra), open_dict(found.hydra):
-        found.hydra.sweep.dir, found.hydra.sweep.subdir = str(path.parent.absolute()), path.name
-        found.hydra.job.num, found.hydra.job.id = number, str(number)
-    return found
+def place(config: DictConfig, number: int, path: Path) -> None:
+    """Write Hydra's own part of the job of that number in the directory `path` into its config."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweep.dir, config.hydra.sweep.subdir = str(path.parent.absolute()), path.name
+        config.hydra.job.num, config.hydra.job.id = number, str(number)
 
 
 def words(task: Task) -> list[str]:

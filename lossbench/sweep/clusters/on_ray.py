@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lossbench.errors import ResourceError, first_line
 from lossbench.sweep.job import Task
-from lossbench.sweep.placed import placed
+from lossbench.sweep.placed import place
 
 SAVING = 60  # seconds that jobs have to save their state when the sweep is stopped
 
@@ -53,7 +53,8 @@ class OnRay:
         return [self._submit(task) for task in tasks]
 
     def _submit(self, task: Task) -> Any:
-        config = placed(task.job.config, task.number, task.path)
+        config = task.job.config.copy()
+        place(config, task.number, task.path)
         function = partial(_in_directory, os.getcwd(), self.launcher.task_function)
         remote, state = OmegaConf.create(self.remote), Singleton.get_state()
         return launch_job_on_ray(self.launcher.hydra_context, remote, config, function, state)

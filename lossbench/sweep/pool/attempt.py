@@ -20,7 +20,7 @@ from lossbench.app import job
 from lossbench.observe.reporter import Report
 from lossbench.stopping import Terminated, heed, terminate
 from lossbench.sweep.expand import options_loader
-from lossbench.sweep.placed import placed
+from lossbench.sweep.placed import place
 from lossbench.sweep.run_job import reported
 
 
@@ -28,12 +28,13 @@ def attempt(config: DictConfig, number: int, path: Path, report: Report, began: 
     """Run a job in the directory `path`.
 
     Args:
+        config: the job's, which is changed.
         began: is called once the job listens to signals.
 
     Returns:
         `ended` and its row, `interrupted` and by what, or `failed` and why there is no row.
     """
-    config = placed(config, number, path)
+    place(config, number, path)
     token = reported.set(report)
     try:
         try:
