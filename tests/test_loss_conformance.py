@@ -466,8 +466,8 @@ def test_every_target_fits_a_task(card, target):
 def test_the_docstring_names_shapes_hyperparameters_and_source(card, target):
     text = target.__doc__
     if takes(target)[0] != "pieces":
-        assert re.search(r"^ +Shapes: .*\(N", text, re.M)
-        assert re.search(r"^ +Source: .*(\d{4}|`torch\.)", text, re.M)
+        assert re.search(r"^\s*Shapes: .*\(N", text, re.M)
+        assert re.search(r"^\s*Source: .*(\d{4}|`torch\.)", text, re.M)
     for key in hyperparameters(target):
         assert f"`{key}`" in text, key
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lossbench.errors import ConfigError, ResourceError
+from lossbench.observe.replacing import target
 
 
 def check_place(path: Path, *, force: bool, dash: bool = False) -> None:
@@ -53,6 +54,6 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def _resolved(path: Path) -> Path:
     try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: before Python 3.13
+        return target(path)
+    except OSError as error:
         raise ResourceError(f"cannot write to '{path}': it is a link that leads in a circle; name a file") from error

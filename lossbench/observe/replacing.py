@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def target(path: Path) -> Path:
+    """What a link leads to, whether it is there or not; of what is no link the path in full.
+
+    Raises:
+        OSError: it leads in a circle.
+    """
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():  # `Path.resolve` tells of it before Python 3.13 only
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return found
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossbench.errors import ConfigError, ResourceError, printable
-from lossbench.observe.replacing import replacing
+from lossbench.observe.replacing import replacing, target
 from lossbench.report.figure import Panel, Picture, number, scale
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def save(picture: Picture, path: Path) -> None:
         raise ResourceError(f"cannot write to '{path}': it is a directory; name a file")
     content = rendered(picture, path.suffix.lower()[1:])
     try:
-        path = path.resolve()  # what a link leads to is replaced, and the link stays
+        path = target(path)  # which is replaced, and a link stays
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(content)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link in a circle, before Python 3.13
-        raise ResourceError(f"cannot write to '{path}': {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise ResourceError(f"cannot write to '{path}': {error.strerror or error}") from error
 
 
 def check_kind(path: Path, name: str = "a picture's file") -> None:
